@@ -1,0 +1,51 @@
+# Needs python3 (3.11 to 3.13), make and pip; everything else goes into .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: help install demo dev test lint check-types unit lock clean
+
+help:  ## What can be made
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*##/\t/'
+
+install: .venv/installed  ## Everything the platform needs, into .venv
+
+demo: .venv/installed  ## Ingest, transcribe and query the sample videos
+	$(BIN)/asr demo
+
+dev: .venv/installed  ## Dagster's UI and daemon, with the sensors on
+	$(BIN)/asr dev
+
+test: lint check-types unit  ## All checks and tests
+
+lint: .venv/installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports --no-cache
+
+check-types: .venv/installed-dev
+	$(BIN)/mypy
+
+unit: .venv/installed-dev
+	$(BIN)/pytest
+
+lock:  ## Resolve all dependencies anew and pin what came out
+	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/python -m pip --disable-pip-version-check install --quiet --editable '.[dev]'
+	(echo '# Every package that is installed and tested; made by make lock.'; \
+	 .venv-lock/bin/python -m pip freeze --exclude-editable) > constraints.txt
+	rm -rf .venv-lock
+
+clean:  ## Remove .venv and caches; data and videos stay
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache *.egg-info
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/installed: .venv/bin/python pyproject.toml constraints.txt
+	$(PIP) install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+.venv/installed-dev: .venv/installed
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@

@@ -1,0 +1,1 @@
+"""What exists: the assets and their checks, the definitions that wire them, the command line."""

@@ -1,0 +1,252 @@
+"""The command line: ``asr``. Data on stdout, everything else on stderr, one sentence for an error."""
+
+import csv
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import duckdb
+import typer
+from rich.console import Console
+from rich.table import Column, Table
+
+from asr_assets.drawing import Bars, quiet
+from resources import snapshot
+from resources.search import search as find
+from resources.settings import Settings, local_path
+from resources.store import Store
+from speech.errors import AsrError, ModelError
+from speech.formats import Format
+from speech.models import ModelVersion, read_models
+
+app = typer.Typer(
+    help="Videos in, every spoken word out, with its start, its end and its probability.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+out, err = Console(highlight=False), Console(stderr=True, highlight=False)
+if not out.is_terminal:
+    out.width = 160  # a pipe has no width, and 80 columns cut ids in half
+
+
+class TableFormat(StrEnum):
+    """How rows are printed."""
+
+    TABLE = "table"
+    CSV = "csv"
+    JSON = "json"
+
+
+Workers = Annotated[int, typer.Option(min=1, help="Processes that transcribe side by side")]
+CORES = os.cpu_count() or 1
+
+
+@app.command()
+def run(workers: Workers = CORES) -> None:
+    """Ingest and process everything under the source once, load it, publish it."""
+    settings = Settings.from_env()
+    process_everything(settings, workers)
+    summarize(settings)
+
+
+@app.command()
+def demo(workers: Workers = CORES) -> None:
+    """Copy the sample videos to the source folder, run everything and show what was found."""
+    from asr_assets.demo import copy_samples, show
+
+    settings = Settings.from_env()
+    copied = copy_samples(settings)
+    err.print(f"{copied} sample videos copied to {settings.source_url}")
+    process_everything(settings, workers)
+    with reading(settings) as connection:
+        show(connection, out)
+
+
+@app.command()
+def transcribe(
+    files: Annotated[list[Path], typer.Argument(help="Recordings: video or audio", show_default=False)],
+    model: Annotated[str | None, typer.Option(help="A model version; by default the first champion")] = None,
+    format: Annotated[Format, typer.Option(help="What to print")] = Format.TEXT,
+) -> None:
+    """Print the words of local files. Nothing is stored."""
+    from speech.pipeline import Transcriber, transcribe_file
+
+    if len(files) > 1 and format in (Format.SRT, Format.VTT):
+        raise AsrError(f"{format} is a document of its own for each file: give one file at a time")
+    failed = 0
+    with Bars(err) as bars:
+        version = choose(Settings.from_env(), model)
+        with bars.busy(f"loading {version.name}"):
+            transcriber = Transcriber(version)
+        for file in files:
+            try:
+                with bars.busy(f"transcribing {file.name}"):
+                    transcript = transcribe_file(transcriber, file)
+                typer.echo(format.write(transcript))
+            except AsrError as error:
+                failed += 1
+                complain(error)
+    raise typer.Exit(1 if failed else 0)
+
+
+@app.command()
+def search(
+    phrase: Annotated[str, typer.Argument(help="A word or a phrase, as it is spoken")],
+    limit: Annotated[int, typer.Option(min=1, help="How many places at most")] = 20,
+) -> None:
+    """Find a phrase in the current words."""
+    with reading(Settings.from_env()) as connection:
+        hits = find(connection, phrase, limit)
+    table = Table("video", "from", "to", "probability", "context")
+    for hit in hits:
+        table.add_row(
+            hit.video_key, f"{hit.start_s:.2f}", f"{hit.end_s:.2f}", f"{hit.probability:.2f}", hit.context
+        )
+    if not hits:
+        raise AsrError(f"nobody says {phrase!r} in the current words")
+    out.print(table)
+
+
+@app.command()
+def sql(
+    query: Annotated[str, typer.Argument(help="One SELECT over words_current, videos_current, words, ...")],
+    format: Annotated[TableFormat, typer.Option(help="What to print")] = TableFormat.TABLE,
+) -> None:
+    """Ask the published copy of the warehouse. It can read no files and write nothing."""
+    with reading(Settings.from_env()) as connection:
+        answer = snapshot.query(connection, query)
+        columns = [column[0] for column in answer.description or ()]
+        try:
+            write_rows(columns, rows_of(answer), format)
+        except duckdb.Error as error:
+            raise snapshot.refused(error) from error
+
+
+@app.command()
+def models() -> None:
+    """List the model versions of models.toml."""
+    table = Table("model", "engine", "state", "fingerprint", "description")
+    for model in read_models(Settings.from_env().models).values():
+        state = "first champion" if model.champion else "enabled" if model.enabled else "disabled"
+        table.add_row(model.name, model.engine, state, model.fingerprint[:12], model.description)
+    out.print(table)
+
+
+@app.command()
+def dev(port: Annotated[int, typer.Option(help="Port of the UI, on this machine only")] = 3000) -> None:
+    """Start Dagster's UI and its daemon, with the sensors on."""
+    from asr_assets.running import prepare_home
+
+    settings = Settings.from_env()
+    prepare_home(settings)
+    if folder := local_path(settings.source_url):
+        folder.mkdir(parents=True, exist_ok=True)
+    err.print(f"watching {settings.source_url}; UI on http://127.0.0.1:{port}")
+    dagster = str(Path(sys.executable).with_name("dagster"))
+    where = ["-m", "asr_assets.definitions", "-h", "127.0.0.1", "-p", str(port)]
+    os.execv(dagster, [dagster, "dev", *where])
+
+
+def process_everything(settings: Settings, workers: int) -> None:
+    """The work of asr run. Raises AsrError after everything was tried, when a batch failed."""
+    from asr_assets.running import Runner
+
+    quiet()
+    failures: list[AsrError] = []
+    with Bars(err) as bars:
+        with bars.busy("starting Dagster"):
+            runner = Runner(settings, workers)
+        with bars.busy(f"listing {settings.source_url}"):
+            runner.ingest()
+            batches = list(runner.unfinished())
+        for batch in bars.each(batches, "batches"):
+            try:
+                runner.process(batch)
+            except AsrError as error:
+                failures.append(error)
+        with bars.busy("loading words"):
+            runner.load()
+    for failure in failures[1:]:
+        complain(failure)
+    if failures:
+        raise failures[0]
+
+
+def summarize(settings: Settings) -> None:
+    """How the current videos ended under the champion."""
+    with reading(settings) as connection:
+        rows = connection.execute(
+            """
+            SELECT coalesce(reason, status), count(*), sum(words)::BIGINT
+            FROM transcripts
+            SEMI JOIN videos_current USING (video_id)
+            SEMI JOIN champion_current USING (model_version)
+            GROUP BY ALL ORDER BY ALL
+            """
+        ).fetchall()
+    table = Table("outcome", "videos", "words")
+    for outcome, videos, words in rows:
+        table.add_row(outcome, str(videos), str(words))
+    err.print(table)
+
+
+def choose(settings: Settings, name: str | None) -> ModelVersion:
+    """A model version by name, or the first champion. Raises ModelError for an unknown name."""
+    versions = read_models(settings.models)
+    name = name or settings.champion or next(v.name for v in versions.values() if v.champion)
+    if name not in versions:
+        raise ModelError(f"unknown model {name!r}; {settings.models.name} has: {', '.join(versions)}")
+    return versions[name]
+
+
+@contextmanager
+def reading(settings: Settings) -> Iterator[duckdb.DuckDBPyConnection]:
+    """The published copy."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "asr"
+    with snapshot.read(Store(url=settings.store_url), cache) as connection:
+        yield connection
+
+
+def rows_of(answer: duckdb.DuckDBPyConnection) -> Iterator[tuple[Any, ...]]:
+    """Row by row, so that a large answer does not have to fit in memory."""
+    while rows := answer.fetchmany(10_000):
+        yield from rows
+
+
+def write_rows(columns: list[str], rows: Iterator[tuple[Any, ...]], format: TableFormat) -> None:
+    """CSV has a header and an empty field for NULL; JSON is one object a line."""
+    if format is TableFormat.CSV:
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(rows)
+    elif format is TableFormat.JSON:
+        for row in rows:
+            typer.echo(json.dumps(dict(zip(columns, row, strict=True)), default=str, ensure_ascii=False))
+    else:
+        table = Table(*(Column(name, overflow="fold") for name in columns))
+        for row in rows:
+            table.add_row(*("NULL" if value is None else str(value) for value in row))
+        out.print(table)
+
+
+def complain(error: AsrError) -> None:
+    """One sentence on stderr."""
+    err.print(f"asr: {error}", style="red", markup=False, soft_wrap=True)
+
+
+def main() -> None:
+    """Entry point: no traceback for what the platform understands."""
+    try:
+        app()
+    except AsrError as error:
+        complain(error)
+        sys.exit(1)
+    except BrokenPipeError:  # the reader of our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)

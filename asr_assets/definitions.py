@@ -1,0 +1,66 @@
+"""What Dagster loads: the assets, the jobs, the sensors and the one table of resources."""
+
+from dagster import Definitions, define_asset_job, in_process_executor
+from dagster_aws.s3 import S3Resource
+
+from asr_assets.extracted_audio import extracted_audio
+from asr_assets.raw_videos import raw_videos
+from asr_assets.transcripts import transcripts_asset, transcripts_key
+from asr_assets.word_timings import WORD_TIMINGS, word_timings_asset
+from resources.models import SpeechModels
+from resources.settings import Settings, local_path
+from resources.source import Source
+from resources.store import Store
+from resources.warehouse import Warehouse
+from sensors.batches import BATCHES, LOAD_WORDS, PROCESS_BATCH, BatchLimits
+from sensors.listing import listing_sensor
+from sensors.loading import loading_sensor
+from speech.errors import ModelError
+
+
+def build(settings: Settings) -> Definitions:
+    """All definitions for one environment.
+
+    Raises :class:`~speech.errors.ModelError` when the model versions are badly written.
+    """
+    models = SpeechModels(path=str(settings.models))
+    enabled = [model.name for model in models.enabled]
+    champion = settings.champion or models.first_champion
+    if champion not in enabled:
+        raise ModelError(f"ASR_CHAMPION is {champion!r}, but enabled are: {', '.join(enabled)}")
+    watching_a_folder = local_path(settings.source_url) is not None
+    transcripts = [transcripts_asset(model) for model in models.enabled]
+
+    return Definitions(
+        assets=[raw_videos, extracted_audio, *transcripts, word_timings_asset(enabled, champion)],
+        jobs=[
+            define_asset_job(
+                PROCESS_BATCH,
+                selection=[raw_videos, extracted_audio, *transcripts],
+                partitions_def=BATCHES,
+                description="One batch, one run: probe, extract, transcribe by each enabled model version.",
+            ),
+            define_asset_job(
+                LOAD_WORDS,
+                selection=[WORD_TIMINGS],
+                description="Load what is published into DuckDB and publish a copy for readers.",
+            ),
+        ],
+        sensors=[
+            # A folder is somebody at a desk who wants to see words; a bucket wants full batches.
+            listing_sensor(BatchLimits(wait_s=5.0) if watching_a_folder else BatchLimits(), interval_s=15),
+            loading_sensor([transcripts_key(name) for name in enabled], WORD_TIMINGS),
+        ],
+        resources={
+            # Secrets are in none of these: S3 credentials come from the AWS environment alone.
+            "source": Source(url=settings.source_url, s3=S3Resource()),
+            "store": Store(url=settings.store_url),
+            "speech_models": models,
+            "warehouse": Warehouse(path=str(settings.warehouse)),
+        },
+        # A process per step costs 7 s more a batch; steps that need other machines say so themselves.
+        executor=in_process_executor,
+    )
+
+
+defs = build(Settings.from_env())

@@ -1,0 +1,95 @@
+"""The demo: sample videos whose words are known, so that it can say how right it was."""
+
+import json
+import shutil
+
+import duckdb
+from rich.console import Console
+from rich.table import Table
+
+from resources.settings import HOME, Settings, local_path
+from speech.errors import AsrError
+from speech.scoring import Score, TimedWord, score
+
+SAMPLES = HOME / "samples"
+
+
+def copy_samples(settings: Settings) -> int:
+    """Copy samples that are not there yet; a copy keeps its time, so it stays the same video."""
+    folder = local_path(settings.source_url)
+    if folder is None:
+        raise AsrError(
+            f"the demo copies its samples to a folder, and ASR_SOURCE_URL is {settings.source_url}"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    copied = 0
+    for sample in sorted((SAMPLES / "videos").iterdir()):
+        if not (folder / sample.name).exists():
+            shutil.copy2(sample, folder / sample.name)
+            copied += 1
+    return copied
+
+
+def references() -> dict[str, list[TimedWord]]:
+    """What is said in each sample and when, by file name."""
+    known = json.loads((SAMPLES / "references.json").read_text(encoding="utf-8"))
+    return {
+        name: [TimedWord(word["word"], word["start_s"]) for word in sample["words"]]
+        for name, sample in known.items()
+    }
+
+
+def show(connection: duckdb.DuckDBPyConnection, console: Console) -> None:
+    """What was found: every video's end, the two models side by side, and what to type next."""
+    table = Table("video", "outcome", "words", "first words", title="Every video ended as a row")
+    rows = connection.execute(
+        """
+        SELECT video_key, coalesce(t.reason, t.status), t.words,
+               (SELECT string_agg(word, ' ' ORDER BY word_index) FROM words_current AS w
+                WHERE w.video_id = v.video_id AND word_index < 8)
+        FROM videos_current AS v JOIN transcripts AS t USING (video_id)
+        SEMI JOIN champion_current USING (model_version)
+        ORDER BY video_key
+        """
+    ).fetchall()
+    for key, outcome, words, text in rows:
+        table.add_row(key, outcome, str(words), text or "")
+    console.print(table)
+
+    table = Table(
+        "model", "WER", "median start error", "times real time", title="The model versions on the samples"
+    )
+    for model, rtfx in connection.execute(
+        """
+        SELECT model_version, sum(t.duration_s) / nullif(sum(a.seconds), 0)
+        FROM transcripts AS t LEFT JOIN attempts AS a USING (video_id, model_version)
+        WHERE a.seconds IS NOT NULL GROUP BY ALL ORDER BY ALL
+        """
+    ).fetchall():
+        scored = score_model(connection, model)
+        error = scored.median_start_error_s
+        table.add_row(
+            model, f"{scored.wer:.1%}", "-" if error is None else f"{error * 1000:.0f} ms", f"{rtfx:.1f}"
+        )
+    console.print(table)
+    (total,) = connection.execute("SELECT count(*) FROM words_current").fetchone() or (0,)
+    console.print(f"{total} words stand in words_current. Next:")
+    console.print('  .venv/bin/asr search "the right time"')
+    console.print(
+        '  .venv/bin/asr sql "select word, start_s, end_s, probability from words_current limit 10"'
+    )
+
+
+def score_model(connection: duckdb.DuckDBPyConnection, model: str) -> Score:
+    """A model version against the references, over all samples."""
+    total = Score()
+    for name, said in references().items():
+        heard = connection.execute(
+            """
+            SELECT word, start_s FROM words JOIN videos_current USING (video_id)
+            WHERE video_key = ? AND model_version = ? ORDER BY word_index
+            """,
+            [name, model],
+        ).fetchall()
+        total += score(said, [TimedWord(*row) for row in heard])
+    return total

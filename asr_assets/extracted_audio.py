@@ -1,0 +1,76 @@
+"""extracted_audio: each video's sound as 16 kHz mono FLAC on the video's own timeline."""
+
+import tempfile
+from pathlib import Path
+
+from dagster import AssetExecutionContext, MaterializeResult, asset
+
+from asr_assets.progress import Progress
+from asr_assets.raw_videos import SOURCE_RETRIES, count_reasons, raw_videos
+from resources import layout
+from resources.published import ExtractedBatch, ExtractedVideo, ProbedBatch, ProbedVideo, Status
+from resources.source import Source
+from resources.store import Store
+from sensors.batches import BATCHES
+from speech.errors import VideoError
+from speech.media import MediaDecoder
+
+
+@asset(
+    partitions_def=BATCHES,
+    deps=[raw_videos],
+    group_name="ingestion",
+    kinds={"ffmpeg", "flac"},
+    retry_policy=SOURCE_RETRIES,
+    description=(
+        "The sound of each video as FLAC, 16 kHz mono; its first sample stands at the video's first moment, "
+        "however late the audio track begins. Decoded in a child process that may die."
+    ),
+)
+def extracted_audio(context: AssetExecutionContext, source: Source, store: Store) -> MaterializeResult:
+    """Extract what can be extracted; audio that is in the store already is kept."""
+    probed = ProbedBatch.read(store, layout.probed(context.partition_key))
+    assert probed is not None  # raw_videos is upstream
+    finished = extracted_before(store, context.partition_key)
+    videos = []
+    with MediaDecoder() as decoder:
+        for video in Progress(context, "extracting audio")(probed.videos):
+            former = finished.get(video.video.video_id)
+            videos.append(former or extract(source, store, decoder, video))
+    batch = ExtractedBatch(batch=context.partition_key, videos=tuple(videos))
+    store.put(layout.extracted(batch.batch), batch.model_dump_json().encode())
+    hours = sum(video.audio.duration_s for video in videos if video.audio) / 3600
+    return MaterializeResult(
+        metadata={"dagster/row_count": len(videos), "audio_hours": hours, **count_reasons(videos)}
+    )
+
+
+def extract(source: Source, store: Store, decoder: MediaDecoder, probed: ProbedVideo) -> ExtractedVideo:
+    """One video's audio, put in the store, or the reason why there is none."""
+    if probed.status is not Status.OK:
+        return ExtractedVideo(**dict(probed))
+    video = probed.video
+    with tempfile.TemporaryDirectory(prefix="asr-") as scratch:
+        flac = Path(scratch) / "audio.flac"
+        try:
+            with source.open(video) as data:
+                audio = decoder.extract(data, video.key, flac)
+        except VideoError as error:
+            return ExtractedVideo(video=video, status=Status.FAILED, reason=error.reason, media=probed.media)
+        store.put(layout.audio(video.video_id), flac)
+    return ExtractedVideo(**dict(probed), audio=audio)
+
+
+def extracted_before(store: Store, batch: str) -> dict[str, ExtractedVideo]:
+    """Videos of the batch whose audio an earlier run put in the store, by id.
+
+    They stay as they are even when the source has moved on: the id names the version they came from.
+    """
+    former = ExtractedBatch.read(store, layout.extracted(batch))
+    if former is None:
+        return {}
+    return {
+        video.video.video_id: video
+        for video in former.videos
+        if video.audio and store.head(layout.audio(video.video.video_id))
+    }

@@ -1,0 +1,129 @@
+"""One run's work on one batch with one model version: reuse, transcribe, publish."""
+
+import socket
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from resources import layout
+from resources.published import (
+    Attempt,
+    AttemptsBatch,
+    ExtractedBatch,
+    FinishedVideo,
+    Outcome,
+    PublishedTranscripts,
+    Row,
+    Status,
+    TranscriptsHead,
+    word_rows,
+)
+from resources.store import Store
+from speech.errors import EngineError, Reason
+from speech.media import read_flac
+from speech.models import ModelVersion
+from speech.pipeline import Heard, Recording, Transcriber
+
+
+@dataclass(frozen=True, slots=True)
+class BatchTranscription:
+    """The work, step by step; ``fingerprint`` is the model's, taken once."""
+
+    store: Store
+    model: ModelVersion
+    fingerprint: str
+    batch: str
+    run_id: str
+
+    @property
+    def key(self) -> str:
+        """The object that this work publishes."""
+        return layout.transcripts(self.model.name, self.batch)
+
+    def without_engine(self, extracted: ExtractedBatch) -> Iterator[FinishedVideo]:
+        """Videos without audio: they end here as they ended there, with the same reason."""
+        for video in extracted.videos:
+            if video.audio is None:
+                outcome = Outcome(
+                    video_id=video.video.video_id,
+                    status=video.status,
+                    reason=video.reason,
+                    duration_s=video.duration_s,
+                )
+                yield FinishedVideo(outcome=outcome)
+
+    def from_before(self) -> Iterator[FinishedVideo]:
+        """Videos this very definition of the model has transcribed: published, or in a killed run."""
+        published = PublishedTranscripts.read(self.store, self.key)
+        if published and published.head.fingerprint == self.fingerprint:
+            for outcome in published.head.outcomes:
+                if outcome.status is not Status.FAILED:
+                    yield FinishedVideo(outcome=outcome, rows=published.rows_of(outcome.video_id))
+        folder = layout.unfinished(self.model.name, self.batch)
+        for leftover in self.store.list(f"{folder}/{self.fingerprint}"):
+            if video := FinishedVideo.read(self.store, leftover.key):
+                yield video
+
+    def transcribe(self, transcriber: Transcriber, video_ids: Iterable[str]) -> Iterator[FinishedVideo]:
+        """New words, each video's kept in the store at once: a kill costs the video under way only."""
+        for heard in transcriber.run(self._recordings(video_ids)):
+            video = self._finish(heard)
+            if video.outcome.status is not Status.FAILED:
+                key = layout.unfinished_video(self.model.name, self.batch, self.fingerprint, heard.id)
+                self.store.put(key, video.model_dump_json().encode())
+            yield video
+
+    def publish(self, videos: Sequence[FinishedVideo]) -> PublishedTranscripts:
+        """Record the attempts, then publish the batch with one PUT; ``videos`` in the batch's order."""
+        attempts = tuple(video.attempt for video in videos if video.attempt)
+        if attempts:
+            record = AttemptsBatch(model=self.model.name, batch=self.batch, attempts=attempts)
+            key = layout.attempts(self.model.name, self.batch, self.run_id)
+            self.store.put(key, record.model_dump_json().encode())
+        head = TranscriptsHead(
+            model=self.model.name,
+            fingerprint=self.fingerprint,
+            batch=self.batch,
+            outcomes=tuple(video.outcome for video in videos),
+        )
+        published = PublishedTranscripts.build(head, videos)
+        self.store.put(self.key, published.encode())
+        for leftover in list(self.store.list(layout.unfinished(self.model.name, self.batch))):
+            self.store.delete(leftover.key)
+        return published
+
+    def _recordings(self, video_ids: Iterable[str]) -> Iterator[Recording]:
+        for video_id in video_ids:
+            with self.store.as_local_file(layout.audio(video_id)) as flac:
+                yield Recording(video_id, read_flac(flac))
+
+    def _finish(self, heard: Heard) -> FinishedVideo:
+        ended_at = datetime.now(UTC)
+        outcome, rows, message = _outcome(heard)
+        attempt = Attempt(
+            video_id=heard.id,
+            run_id=self.run_id,
+            worker=socket.gethostname(),
+            started_at=ended_at - timedelta(seconds=heard.seconds),
+            ended_at=ended_at,
+            seconds=heard.seconds,
+            outcome=outcome.reason or outcome.status,
+            message=message,
+        )
+        return FinishedVideo(outcome=outcome, rows=rows, attempt=attempt)
+
+
+def _outcome(heard: Heard) -> tuple[Outcome, tuple[Row, ...], str | None]:
+    if isinstance(heard.outcome, EngineError):
+        failed = Outcome(video_id=heard.id, status=Status.FAILED, reason=heard.outcome.reason)
+        return failed, (), str(heard.outcome)
+    transcript = heard.outcome
+    rows = word_rows(heard.id, transcript)
+    outcome = Outcome(
+        video_id=heard.id,
+        status=Status.OK if rows else Status.EMPTY,
+        reason=None if rows else Reason.NO_SPEECH,
+        language=transcript.language,
+        duration_s=transcript.duration_s,
+    )
+    return outcome, rows, None

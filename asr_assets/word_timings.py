@@ -1,0 +1,51 @@
+"""word_timings: every published word in DuckDB, and a fresh copy of it for the readers."""
+
+from dagster import AssetExecutionContext, AssetKey, AssetsDefinition, MaterializeResult, asset
+
+from asr_assets.checks import LOAD_CHECKS, check_load, specs
+from asr_assets.progress import Progress
+from asr_assets.transcripts import transcripts_key
+from resources import snapshot
+from resources.champions import crown_first
+from resources.store import Store
+from resources.warehouse import Warehouse
+from sensors.loading import LOADED_THROUGH, published_through
+
+WORD_TIMINGS = AssetKey("word_timings")
+
+
+def word_timings_asset(models: list[str], first_champion: str) -> AssetsDefinition:
+    """The asset; it depends on every model version's transcripts."""
+    published = [transcripts_key(model) for model in models]
+
+    @asset(
+        key=WORD_TIMINGS,
+        deps=published,
+        group_name="warehouse",
+        kinds={"duckdb"},
+        pool="warehouse",  # one writer
+        check_specs=specs(LOAD_CHECKS, WORD_TIMINGS),
+        description=(
+            "The warehouse: loads whatever is published and not loaded yet, many batches at once, together "
+            "with its ledger; then publishes a read-only copy. Can be rebuilt from the store at any time."
+        ),
+    )
+    def word_timings(context: AssetExecutionContext, store: Store, warehouse: Warehouse) -> MaterializeResult:
+        # Read before the load: what is published while it runs counts as news for the next one.
+        mark = published_through(context.instance, published)
+        crown_first(store, first_champion)
+        with warehouse.exclusive() as path:
+            report = warehouse.load(store, Progress(context, "loading words").at)
+            fresh = snapshot.publish(store, path, report.load)
+        return MaterializeResult(
+            metadata={
+                LOADED_THROUGH: mark,
+                "dagster/row_count": report.words,
+                "objects_loaded": report.objects,
+                "videos": report.videos,
+                "snapshot_published": fresh,
+            },
+            check_results=list(check_load(report, WORD_TIMINGS)),
+        )
+
+    return word_timings

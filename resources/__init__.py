@@ -1,0 +1,1 @@
+"""The doors outside: source, store, ingest log, model versions, warehouse. Thin on purpose."""

@@ -1,0 +1,237 @@
+"""From the store into DuckDB: what is published there and not loaded here yet.
+
+Every step is one transaction with its ledger rows, so a kill leaves all of it or nothing, and the
+next load goes on from what the ledger says. Loading an object again replaces what it brought.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, fields
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import duckdb
+import pyarrow as pa
+
+from resources import layout
+from resources.champions import champion_log
+from resources.ingest_log import IngestLog
+from resources.published import (
+    AttemptsBatch,
+    ExtractedBatch,
+    ExtractedVideo,
+    PublishedTranscripts,
+)
+from resources.store import Store, StoredObject
+from speech.errors import StoreError
+from speech.media import MediaInfo
+
+T = TypeVar("T")
+
+
+class Loader:
+    """One load over one connection. ``objects`` counts what it has loaded so far."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, store: Store) -> None:
+        self._db, self._store = connection, store
+        self.objects = 0
+
+    def newest_load(self) -> int:
+        """The number of the newest load that brought anything; 0 when there was none."""
+        return self.number("SELECT coalesce(max(load), 0) FROM load_ledger")
+
+    def not_loaded(self) -> list[StoredObject]:
+        """Published objects that the ledger does not have in their present state."""
+        ledger = dict(self._db.execute("SELECT object, etag FROM load_ledger").fetchall())
+        return [
+            found
+            for folder in (layout.EXTRACTED, layout.TRANSCRIPTS, layout.ATTEMPTS)
+            for found in sorted(self._store.list(folder), key=lambda found: found.key)
+            if ledger.get(found.key) != found.etag
+        ]
+
+    def load_ingest_log(self) -> None:
+        """New entries of the ingest log, as videos and observations."""
+        after = self.number("SELECT coalesce(max(number), 0) FROM observations")
+        entries = list(IngestLog(self._store).entries(after))
+        if not entries:
+            return
+        observed = [
+            video.model_dump()
+            | {
+                "video_id": video.video_id,
+                "number": entry.number,
+                "observed_at": entry.observed_at,
+                "batch": entry.batch,
+            }
+            for entry in entries
+            for video in entry.videos + entry.seen_again
+        ]
+        with self._transaction({layout.numbered(layout.INGEST, entry.number): "" for entry in entries}):
+            self._incoming(observed)
+            # A video that is seen again is known already, and keeps its batch.
+            self._db.execute(
+                """
+                INSERT INTO videos BY NAME
+                SELECT video_id, source, key AS video_key, version AS content_version, batch,
+                       size_bytes, modified_at, 'waiting' AS status
+                FROM incoming WHERE batch IS NOT NULL
+                QUALIFY row_number() OVER (PARTITION BY video_id ORDER BY number) = 1
+                ON CONFLICT DO NOTHING
+                """
+            )
+            self._db.execute(
+                """
+                INSERT INTO observations BY NAME
+                SELECT number, source, key AS video_key, video_id, observed_at FROM incoming
+                """
+            )
+
+    def load_champions(self) -> None:
+        """New entries of the champions' log."""
+        log = champion_log(self._store)
+        log.tail = self.number("SELECT coalesce(max(number), 0) FROM champions")
+        champions = list(log.read_on())
+        if champions:
+            with self._transaction({layout.numbered(layout.CHAMPIONS, c.number): "" for c in champions}):
+                self._incoming([champion.model_dump() for champion in champions])
+                self._db.execute(
+                    """
+                    INSERT INTO champions BY NAME
+                    SELECT number, model AS model_version, since, why FROM incoming
+                    """
+                )
+
+    def load_objects(self, objects: Sequence[StoredObject]) -> None:
+        """A number of published objects, of any kind, in one transaction."""
+        steps = {
+            layout.EXTRACTED: self._load_extracted,
+            layout.TRANSCRIPTS: self._load_transcripts,
+            layout.ATTEMPTS: self._load_attempts,
+        }
+        with self._transaction({found.key: found.etag for found in objects}):
+            for folder, step in steps.items():
+                keys = [found.key for found in objects if found.key.startswith(f"{folder}/")]
+                if keys:
+                    step(keys)
+        self.objects += len(objects)
+
+    def _load_extracted(self, keys: list[str]) -> None:
+        batches = [self._present(key, ExtractedBatch.read(self._store, key)) for key in keys]
+        self._incoming([_video_columns(video) for batch in batches for video in batch.videos])
+        # Column by column, from the table itself: a new column is written the day it is added.
+        columns = [column for column in self._db.table("incoming").columns if column != "video_id"]
+        self._db.execute(
+            f"UPDATE videos SET {', '.join(f'{column} = incoming.{column}' for column in columns)} "  # noqa: S608
+            "FROM incoming WHERE videos.video_id = incoming.video_id"
+        )
+
+    def _load_transcripts(self, keys: list[str]) -> None:
+        published = [self._present(key, PublishedTranscripts.read(self._store, key)) for key in keys]
+        self._incoming(
+            [
+                outcome.model_dump()
+                | {
+                    "model_version": transcripts.head.model,
+                    "model_fingerprint": transcripts.head.fingerprint,
+                    "batch": transcripts.head.batch,
+                }
+                for transcripts in published
+                for outcome in transcripts.head.outcomes
+            ]
+        )
+        words = pa.concat_tables(
+            transcripts.words.append_column(
+                "model_version", pa.array([transcripts.head.model] * len(transcripts.words), pa.string())
+            )
+            for transcripts in published
+        )
+        self._db.register("incoming_words", words)
+        if self.number("SELECT count(*) FROM transcripts SEMI JOIN incoming USING (video_id, model_version)"):
+            for table in ("words", "segments", "transcripts"):
+                self._db.execute(
+                    f"DELETE FROM {table} USING incoming WHERE {table}.video_id = incoming.video_id "  # noqa: S608
+                    f"AND {table}.model_version = incoming.model_version"
+                )
+        self._db.execute("INSERT INTO words BY NAME SELECT * FROM incoming_words")
+        self._db.execute(
+            """
+            INSERT INTO segments BY NAME
+            SELECT video_id, model_version, segment_index, min(start_s) AS start_s, max(end_s) AS end_s,
+                   string_agg(word, ' ' ORDER BY word_index) AS text, count(*) AS words,
+                   round(avg(probability), 4) AS probability, any_value(language) AS language
+            FROM incoming_words GROUP BY video_id, model_version, segment_index
+            ORDER BY video_id, model_version, segment_index
+            """
+        )
+        self._db.execute(
+            """
+            INSERT INTO transcripts BY NAME
+            SELECT incoming.*, coalesce(counted.words, 0) AS words
+            FROM incoming LEFT JOIN (
+                SELECT video_id, model_version, count(*) AS words FROM incoming_words GROUP BY ALL
+            ) AS counted USING (video_id, model_version)
+            """
+        )
+
+    def _load_attempts(self, keys: list[str]) -> None:
+        batches = [self._present(key, AttemptsBatch.read(self._store, key)) for key in keys]
+        rows = [
+            attempt.model_dump() | {"model_version": batch.model}
+            for batch in batches
+            for attempt in batch.attempts
+        ]
+        if not rows:
+            return
+        self._incoming(rows)
+        self._db.execute(
+            """
+            INSERT INTO attempts BY NAME
+            SELECT DISTINCT * FROM incoming ANTI JOIN attempts USING (video_id, model_version, run_id)
+            """
+        )
+
+    def _present(self, key: str, found: T | None) -> T:
+        if found is None:
+            raise StoreError(f"{self._store.url}/{key} vanished while it was being loaded; load again")
+        return found
+
+    def _incoming(self, rows: list[dict[str, Any]]) -> None:
+        """Make rows readable as the table ``incoming``; never build SQL from what they hold."""
+        self._db.register("incoming", pa.Table.from_pylist(rows))
+
+    def number(self, sql: str) -> int:
+        """The one number that a query of ours gives."""
+        row = self._db.execute(sql).fetchone()
+        assert row is not None
+        return int(row[0])
+
+    @contextmanager
+    def _transaction(self, objects: dict[str, str]) -> Iterator[None]:
+        """A transaction that also writes the ledger rows of ``objects`` (key to ETag)."""
+        self._db.begin()
+        try:
+            yield
+            load = self.newest_load() + 1
+            now = datetime.now(UTC)
+            self._db.executemany(
+                "INSERT OR REPLACE INTO load_ledger VALUES (?, ?, ?, ?)",
+                [(key, etag, load, now) for key, etag in objects.items()],
+            )
+            self._db.commit()
+        except BaseException:
+            self._db.rollback()
+            raise
+
+
+def _video_columns(video: ExtractedVideo) -> dict[str, Any]:
+    """Every column in every row: a table takes its columns from the first."""
+    return {
+        **(asdict(video.media) if video.media else {field.name: None for field in fields(MediaInfo)}),
+        "video_id": video.video.video_id,
+        "status": video.status,
+        "reason": video.reason,
+        "duration_s": video.duration_s,
+        "decode_errors": video.audio.decode_errors if video.audio else None,
+        "clock_jumps": video.audio.clock_jumps if video.audio else None,
+    }

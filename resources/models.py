@@ -1,0 +1,50 @@
+"""``SpeechModels``: the model versions as a config resource."""
+
+from pathlib import Path
+from typing import Any
+
+from dagster import ConfigurableResource
+from pydantic import Field
+
+from speech.errors import ModelError
+from speech.models import ModelVersion, read_models
+from speech.pipeline import Transcriber
+
+
+class SpeechModels(ConfigurableResource[Any]):
+    """The model versions of ``models.toml``.
+
+    What changes words stands in the file and in its fingerprint. What does not, stands here, and can
+    be set for one run in the Launchpad.
+    """
+
+    path: str = Field(description="The file of model versions")
+    workers: int = Field(default=1, ge=1, description="Processes that transcribe side by side")
+
+    @property
+    def all(self) -> dict[str, ModelVersion]:
+        """Every entry, by name. Raises :class:`~speech.errors.ModelError` if the file is wrong."""
+        return read_models(self.path)
+
+    @property
+    def enabled(self) -> list[ModelVersion]:
+        """The versions that have an asset, in the file's order."""
+        return [model for model in self.all.values() if model.enabled]
+
+    @property
+    def first_champion(self) -> str:
+        """The champion of an empty warehouse."""
+        return next(model.name for model in self.enabled if model.champion)
+
+    def get(self, name: str) -> ModelVersion:
+        """Raises :class:`~speech.errors.ModelError` for a name that the file does not have."""
+        try:
+            return self.all[name]
+        except KeyError:
+            raise ModelError(
+                f"unknown model {name!r}; {Path(self.path).name} has: {', '.join(self.all)}"
+            ) from None
+
+    def load(self, model: ModelVersion) -> Transcriber:
+        """Load a version's weights, with the settings of this run."""
+        return Transcriber(model, workers=self.workers)

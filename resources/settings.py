@@ -1,0 +1,56 @@
+"""The environment: every setting has a default that works in a clone."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+HOME = Path(__file__).parents[1]
+"""The project's own folder (a clone, or wherever it is installed)."""
+
+
+def as_url(path_or_url: str) -> str:
+    """A plain path becomes a ``file://`` URL with an absolute path; a URL stays as it is.
+
+    >>> as_url("s3://bucket/videos/")
+    's3://bucket/videos'
+    """
+    if "://" in path_or_url and not path_or_url.startswith("file://"):
+        return path_or_url.rstrip("/")
+    path = Path(path_or_url.removeprefix("file://") or "/").expanduser().absolute()
+    # Not as_uri(): a space or an umlaut in a folder's name stays what it is.
+    return f"file://{path}"
+
+
+def local_path(url: str) -> Path | None:
+    """The folder that a ``file://`` URL names; None for any other URL."""
+    return Path(url.removeprefix("file://")) if url.startswith("file://") else None
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the environment says, with plain paths turned into URLs where a URL is meant."""
+
+    source_url: str
+    store_url: str
+    warehouse: Path
+    models: Path
+    champion: str | None
+    dagster_home: Path
+
+    @classmethod
+    def from_env(cls) -> Self:
+        """Read ``ASR_*`` and ``DAGSTER_HOME``; relative paths are relative to the working folder."""
+        store_url = as_url(os.environ.get("ASR_STORE_URL") or "data")
+        state = local_path(store_url) or Path("data").absolute()
+        own_models = Path("models.toml")
+        return cls(
+            source_url=as_url(os.environ.get("ASR_SOURCE_URL") or "videos"),
+            store_url=store_url,
+            warehouse=Path(os.environ.get("ASR_WAREHOUSE") or state / "warehouse.duckdb").absolute(),
+            models=Path(
+                os.environ.get("ASR_MODELS") or (own_models if own_models.exists() else HOME / "models.toml")
+            ).absolute(),
+            champion=os.environ.get("ASR_CHAMPION") or None,
+            dagster_home=Path(os.environ.get("DAGSTER_HOME") or state / "dagster").absolute(),
+        )

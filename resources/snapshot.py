@@ -1,0 +1,123 @@
+"""The published copy of the warehouse that everybody reads.
+
+A snapshot is a numbered object that never changes; ``latest.json`` names the newest. So a reader
+never waits for the writer, never blocks it, and needs nothing but the store.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import duckdb
+from pydantic import BaseModel, ValidationError
+
+from resources import layout
+from resources.settings import local_path
+from resources.store import Store
+from speech.errors import QueryError, StoreError, WarehouseError
+
+KEEP = 3
+"""Older snapshots are deleted; a reader that has just read the name of one has time to fetch it."""
+
+_SANDBOX: dict[str, str | bool | int | float | list[str]] = {
+    "enable_external_access": False,
+    "autoinstall_known_extensions": False,
+    "autoload_known_extensions": False,
+}
+
+
+class Latest(BaseModel, frozen=True):
+    """Which snapshot is the newest, and of which load."""
+
+    number: int
+    load: int
+
+
+def latest(store: Store) -> Latest | None:
+    """The newest snapshot; None when nothing was published yet."""
+    data = store.get(layout.LATEST_SNAPSHOT)
+    try:
+        return Latest.model_validate_json(data) if data is not None else None
+    except ValidationError as error:
+        raise StoreError(
+            f"{store.url}/{layout.LATEST_SNAPSHOT} is damaged: delete it and load again"
+        ) from error
+
+
+def publish(store: Store, warehouse: Path, load: int) -> bool:
+    """Publish the closed DuckDB file as it stands after ``load``; False when that is published already.
+
+    Call with the warehouse held exclusively. Killed half-way, it leaves the former snapshot current.
+    """
+    former = latest(store)
+    if former and former.load == load:
+        return False
+    number = former.number + 1 if former else 1
+    store.put(layout.snapshot(number), warehouse)
+    store.put(layout.LATEST_SNAPSHOT, Latest(number=number, load=load).model_dump_json().encode())
+    if number > KEEP:
+        store.delete(layout.snapshot(number - KEEP))
+    return True
+
+
+@contextmanager
+def read(store: Store, cache: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """The newest snapshot, read-only and sandboxed: no files, no network, no writes, no settings.
+
+    From a store that is not a folder it is fetched once into ``cache``. Raises
+    :class:`~speech.errors.WarehouseError` when nothing was published yet.
+    """
+    newest = latest(store)
+    if newest is None:
+        raise WarehouseError(f"{store.url}: there are no words yet; run asr run (or asr demo) first")
+    key = layout.snapshot(newest.number)
+    folder = local_path(store.url)
+    path = folder / key if folder else _fetched(store, key, cache)
+    try:
+        connection = duckdb.connect(path, read_only=True, config=_SANDBOX)
+        connection.execute("SET TimeZone = 'UTC'; SET lock_configuration = true")
+    except duckdb.Error as error:
+        raise WarehouseError(
+            f"{path}: the snapshot cannot be opened: {str(error).splitlines()[0]}"
+        ) from error
+    with connection:
+        yield connection
+
+
+def query(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.DuckDBPyConnection:
+    """Run one SELECT; the rows are fetched from what is returned. Raises :class:`~speech.errors.QueryError` for anything else."""
+    try:
+        statements = connection.extract_statements(sql)
+        if len(statements) != 1:
+            raise QueryError(f"one statement at a time, please: this is {len(statements)}")
+        if statements[0].type not in (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN):
+            kind = statements[0].type.name
+            raise QueryError(f"only SELECT is possible here, not {kind}: this is a read-only copy")
+        return connection.execute(sql)
+    except duckdb.Error as error:
+        raise refused(error) from error
+
+
+def refused(error: duckdb.Error) -> QueryError:
+    """DuckDB's message in one line."""
+    lines = (line.strip() for line in str(error).splitlines())
+    message = " ".join(line for line in lines if line and "^" not in line)
+    return QueryError(f"the SQL cannot be answered: {message}")
+
+
+def _fetched(store: Store, key: str, cache: Path) -> Path:
+    head = store.head(key)
+    if head is None:
+        raise WarehouseError(f"{store.url}/{key} is gone; a newer snapshot is there: ask again")
+    # The ETag is part of the name, so another store's snapshot of this number is never taken for it.
+    name = "".join(char for char in head.etag if char.isalnum())
+    path = cache / f"{name}-{Path(key).name}"
+    if not path.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        for former in cache.glob("*.duckdb"):
+            former.unlink(missing_ok=True)
+        partial = path.with_suffix(".partial")
+        with store.as_local_file(key) as fetched:
+            partial.write_bytes(fetched.read_bytes())
+        partial.replace(path)
+    return path

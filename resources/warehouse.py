@@ -1,0 +1,117 @@
+"""The warehouse: the DuckDB file, its schema and its one writer."""
+
+import fcntl
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+from dagster import ConfigurableResource
+from pydantic import Field
+from tenacity import retry as retrying
+from tenacity import retry_if_exception_type, stop_after_delay, wait_fixed
+
+from resources.loader import Loader
+from resources.store import Store
+from speech.errors import WarehouseError
+
+OBJECTS_PER_TRANSACTION = 256
+"""Bounds the memory of a load; 256 batches of 64 one-minute videos are about 2.5 million words."""
+
+_SCHEMA = Path(__file__).with_name("schema.sql").read_text(encoding="utf-8")
+
+
+@dataclass(frozen=True, slots=True)
+class LoadReport:
+    """What one load did, and what the warehouse holds after it.
+
+    ``load`` numbers the newest load that brought anything, ``objects`` counts what this one brought;
+    ``words_promised`` is what the transcripts' own counts add up to.
+    """
+
+    load: int
+    objects: int
+    videos: int
+    words: int
+    words_promised: int
+    videos_unknown: int
+
+
+class Warehouse(ConfigurableResource[Any]):
+    """The DuckDB file. Only its writer opens it; readers use a snapshot."""
+
+    path: str = Field(description="The DuckDB file, on a local disk")
+    wait_s: float = Field(default=300.0, description="How long to wait for another writer, in seconds")
+
+    @contextmanager
+    def exclusive(self) -> Iterator[Path]:
+        """Be the only writer, with the file closed or open; yields the file's path.
+
+        DuckDB's own lock ends when anyone in this process closes the file, as copying it does; this
+        one does not. Raises :class:`~speech.errors.WarehouseError` after ``wait_s``.
+        """
+        path = Path(self.path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with Path(f"{path}.lock").open("w") as lock:
+            try:
+                self._patiently(BlockingIOError)(fcntl.flock)(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise WarehouseError(
+                    f"{path}: another load has been at work for over {self.wait_s:g} s; try again later"
+                ) from error
+            yield path
+
+    @contextmanager
+    def connect(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A connection that may write; call inside :meth:`exclusive`."""
+        try:
+            connection = self._patiently(duckdb.IOException)(duckdb.connect)(self.path)
+        except duckdb.IOException as error:
+            raise WarehouseError(
+                f"{self.path}: another program has the warehouse open; close it, "
+                "and read with asr sql, which never gets in the way"
+            ) from error
+        except duckdb.Error as error:
+            raise WarehouseError(
+                f"{self.path} cannot be opened as a DuckDB file ({str(error).splitlines()[0]}); "
+                "move it away: the next load makes it anew from the store"
+            ) from error
+        with connection:
+            connection.execute("SET TimeZone = 'UTC'")
+            connection.execute(_SCHEMA)
+            yield connection
+
+    def _patiently(self, kind: type[Exception]) -> Callable[..., Any]:
+        return retrying(
+            retry=retry_if_exception_type(kind),
+            stop=stop_after_delay(self.wait_s),
+            wait=wait_fixed(0.2),
+            reraise=True,
+        )
+
+    def load(self, store: Store, progress: Callable[[int, int], None]) -> LoadReport:
+        """Load what is published and not loaded yet; call inside :meth:`exclusive`.
+
+        ``progress`` is called with objects done and objects to do.
+        """
+        with self.connect() as connection:
+            loader = Loader(connection, store)
+            loader.load_ingest_log()
+            loader.load_champions()
+            waiting = loader.not_loaded()
+            for first in range(0, len(waiting), OBJECTS_PER_TRANSACTION):
+                loader.load_objects(waiting[first : first + OBJECTS_PER_TRANSACTION])
+                progress(loader.objects, len(waiting))
+            connection.execute("CHECKPOINT")
+            return LoadReport(
+                load=loader.newest_load(),
+                objects=loader.objects,
+                videos=loader.number("SELECT count(*) FROM videos"),
+                words=loader.number("SELECT count(*) FROM words"),
+                words_promised=loader.number("SELECT coalesce(sum(words), 0) FROM transcripts"),
+                videos_unknown=loader.number(
+                    "SELECT count(*) FROM transcripts ANTI JOIN videos USING (video_id)"
+                ),
+            )

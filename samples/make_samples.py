@@ -1,0 +1,287 @@
+"""Make the sample videos and the exact times of the words spoken in them.
+
+Eight small files are written to ``videos/`` beside this script: four ordinary talks in four
+voices and containers, one whose sound starts late, one silent, one without sound and one that
+cannot be opened. ``references.json`` receives what is said in the seven that can be opened.
+
+The speech is synthetic, so the truth is exact: the synthesiser decides where each phone ends,
+and its own word-to-syllable-to-phone links say which phones belong to which word. Nothing is
+aligned, estimated or typed in by hand.
+
+Usage (needs flite, which brings its libraries; neither the demo nor the tests need it)::
+
+    apt-get install flite
+    python samples/make_samples.py
+
+Two runs on one machine give the same bytes; another FFmpeg build may encode other bytes, but
+``references.json`` stays the same.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import av
+import numpy as np
+from av.audio.resampler import AudioResampler
+from numpy.typing import NDArray
+
+HERE = Path(__file__).resolve().parent
+SPEECH_RATE = 16_000  # Hz, of every flite voice used here
+GAP_S = 0.3  # flite already pauses for some 0.35 s around a sentence: together 0.5 to 0.8 s
+WIDTH, HEIGHT, FPS = 320, 180, 10
+BARS, BAR_PITCH, BAR_WIDTH = 46, 6, 4  # even pixels, since chroma has half the resolution
+HEAD_REACH = 62  # pixels from the middle to either end of the playhead
+QUIET_S = 4.0  # length of the samples without speech
+CORRUPT_BYTES = 20_000
+# flite's paths from a word to its times. A phone has only an end: it starts where the one before
+# it, be that a pause or another word's phone, ends.
+STARTS = b"R:SylStructure.daughter1.daughter1.R:Segment.p.end"
+ENDS = b"R:SylStructure.daughtern.daughtern.R:Segment.end"
+
+Colour = tuple[int, int, int]
+Samples = NDArray[np.int16]
+
+
+class Word(NamedTuple):
+    """One spoken word; its times are in seconds from the start of the sound it is part of."""
+
+    word: str
+    start_s: float
+    end_s: float
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What one video holds: its streams, the colours of its picture, its voice and its text.
+
+    Without ``audio_codec`` there is no audio stream; without ``voice`` nobody speaks. The sound
+    starts ``delay_s`` seconds after the picture.
+    """
+
+    file: str
+    video_codec: str
+    audio_codec: str
+    rate_hz: int
+    layout: str
+    background: Colour
+    accent: Colour
+    voice: str = ""
+    text: str = ""
+    delay_s: float = 0.0
+
+
+WEATHER = (
+    "The weather will be warm and dry for most of the week. "
+    "A little rain may fall in the hills on Friday night. "
+    "By Sunday the sky should be clear again, so it is a good time to walk by the river."
+)
+LIBRARY = (
+    "The library is open every day from nine in the morning. "
+    "You can borrow five books at a time and keep them for a month. "
+    "Please bring them back on time, so that other people can enjoy them. "
+    "There is also a quiet room where you can work."
+)
+KITCHEN = (
+    "Add some salt and a little oil, and mix it all by hand. "
+    "Leave it in a warm place until it is twice as large. "
+    "Then it should stay in the oven for about half an hour. "
+    "Let the bread cool for a while before you cut it."
+)
+STATION = (
+    "The next train to the city will leave from platform two. "
+    "It stops at all stations, and the journey takes about an hour. "
+    "Please keep your bags with you and stand behind the yellow line. "
+    "Thank you for waiting."
+)
+DELAYED = (
+    "The picture starts first, and the sound comes in a moment later. "
+    "Every word must still be found at the right time."
+)
+BLUE, BROWN = ((228, 239, 247), (52, 120, 176)), ((243, 237, 226), (150, 98, 52))
+RED, GREEN = ((246, 232, 226), (196, 84, 60)), ((230, 241, 232), (58, 134, 92))
+VIOLET, GREY = ((237, 232, 245), (116, 84, 170)), ((236, 238, 240), (110, 122, 134))
+SAMPLES = (
+    Sample("weather.mp4", "libx264", "aac", 48_000, "stereo", *BLUE, "rms", WEATHER),
+    Sample("library.mp4", "libx264", "aac", 44_100, "mono", *BROWN, "slt", LIBRARY),
+    Sample("kitchen.mkv", "libx264", "libmp3lame", 44_100, "stereo", *RED, "awb", KITCHEN),
+    Sample("station.webm", "libvpx-vp9", "libopus", 48_000, "mono", *GREEN, "kal16", STATION),
+    Sample("delayed_audio.mp4", "libx264", "aac", 48_000, "mono", *VIOLET, "rms", DELAYED, 1.5),
+    Sample("silent.mp4", "libx264", "aac", 48_000, "mono", *GREY),
+    Sample("soundless.mp4", "libx264", "", 0, "", *GREY),
+)
+
+
+class _Wave(ctypes.Structure):
+    """flite's ``cst_wave``."""
+
+    _fields_ = (
+        ("type", ctypes.c_char_p),
+        ("sample_rate", ctypes.c_int),
+        ("num_samples", ctypes.c_int),
+        ("num_channels", ctypes.c_int),
+        ("samples", ctypes.POINTER(ctypes.c_short)),
+    )
+
+
+class Flite:
+    """One flite voice, reached through the library: its command line does not print words."""
+
+    def __init__(self, voice: str) -> None:
+        """Load the voice; OSError where flite or that voice is not installed."""
+        lib = self._lib = ctypes.CDLL("libflite.so.1", mode=ctypes.RTLD_GLOBAL)
+        for name in ("flite_synth_text", "utt_relation", "relation_head", "item_next", "utt_wave"):
+            getattr(lib, name).restype = ctypes.c_void_p
+        lib.ffeature_string.restype, lib.ffeature_float.restype = ctypes.c_char_p, ctypes.c_float
+        voices: Any = ctypes.CDLL(f"libflite_cmu_us_{voice}.so.1")
+        register = voices[f"register_cmu_us_{voice}"]
+        register.restype = ctypes.c_void_p
+        lib.flite_init()
+        self._voice = ctypes.c_void_p(register(None))
+
+    def say(self, text: str) -> tuple[Samples, list[Word]]:
+        """Speak one sentence: 16 kHz samples, and its words in seconds from the first sample.
+
+        Raises ValueError where flite's words are not exactly those written.
+        """
+        lib, pointer = self._lib, ctypes.c_void_p
+        # The voices draw their breath noise from the C library's generator: left alone, the sound
+        # of a sentence would depend on all that was said before it.
+        ctypes.CDLL(None).srand(1)
+        utterance = pointer(lib.flite_synth_text(text.encode("ascii"), self._voice))
+        item = pointer(lib.relation_head(pointer(lib.utt_relation(utterance, b"Word"))))
+        words: list[Word] = []
+        while item:
+            name = lib.ffeature_string(item, b"name").decode("ascii")
+            start_s, end_s = (float(lib.ffeature_float(item, path)) for path in (STARTS, ENDS))
+            words.append(Word(name, start_s, end_s))
+            item = pointer(lib.item_next(item))
+        written = re.findall(r"[a-z]+", text.lower())
+        if [word.word for word in words] != written:
+            raise ValueError(f"flite says {[word.word for word in words]}, not {written}")
+        wave = _Wave.from_address(lib.utt_wave(utterance))
+        if (wave.sample_rate, wave.num_channels) != (SPEECH_RATE, 1):
+            raise ValueError(f"flite speaks at {wave.sample_rate} Hz, not {SPEECH_RATE}")
+        samples = np.ctypeslib.as_array(wave.samples, (wave.num_samples,)).astype(np.int16)
+        lib.delete_utterance(utterance)
+        return samples, words
+
+
+def speak(sample: Sample) -> tuple[Samples, list[Word]]:
+    """Speak a sample's text: 16 kHz samples, and its words in seconds on the video's timeline."""
+    if not sample.voice:
+        return np.zeros(round(QUIET_S * SPEECH_RATE), np.int16), []
+    flite = Flite(sample.voice)
+    sound = np.zeros(0, np.int16)
+    words: list[Word] = []
+    for sentence in re.findall(r"\w[^.]*\.", sample.text):
+        samples, spoken = flite.say(sentence)
+        # Count real samples: the sound may be shorter than the last phone's announced end.
+        shift_s = sample.delay_s + len(sound) / SPEECH_RATE
+        words += [Word(w.word, w.start_s + shift_s, w.end_s + shift_s) for w in spoken]
+        sound = np.concatenate([sound, samples, np.zeros(round(GAP_S * SPEECH_RATE), np.int16)])
+    return sound, words
+
+
+def pictures(sample: Sample, sound: Samples, length_s: float) -> Iterator[NDArray[np.uint8]]:
+    """RGB pictures of the waveform, played bars in the accent colour, with a moving playhead."""
+    level = np.zeros(math.ceil(length_s * SPEECH_RATE))
+    start = round(sample.delay_s * SPEECH_RATE)
+    level[start : start + len(sound)] = sound
+    loudness = np.array([np.sqrt(np.mean(part**2)) for part in np.array_split(level, BARS)])
+    heights = 2.0 + 46.0 * (loudness / max(loudness.max(), 1.0)) ** 0.8
+    y, x = np.mgrid[0:HEIGHT, 0:WIDTH] + 0.5
+    left, middle = (WIDTH - BARS * BAR_PITCH) / 2 + 1, HEIGHT / 2
+    index = np.clip((x - left) // BAR_PITCH, 0, BARS - 1).astype(int)
+    radius = BAR_WIDTH / 2
+    dx = x - (left + index * BAR_PITCH + radius)
+    dy = np.maximum(np.abs(y - middle) - (heights[index] - radius), 0.0)
+    bars = np.clip(radius + 0.5 - np.hypot(dx, dy), 0.0, 1.0)[..., None]
+    background, accent = np.array(sample.background, float), np.array(sample.accent, float)
+    canvas = np.clip(background * (1.03 - 0.08 * y / HEIGHT)[..., None], 0, 255)
+    muted = 0.68 * background + 0.32 * accent
+    for number in range(math.ceil(length_s * FPS)):
+        head = left + (BARS * BAR_PITCH - 2) * number / (length_s * FPS)
+        played = np.clip(head - x + 0.5, 0.0, 1.0)[..., None]
+        picture = canvas + bars * (accent * played + muted * (1 - played) - canvas)
+        line = np.clip(1.5 - np.abs(x - head), 0.0, 1.0) * (np.abs(y - middle) < HEAD_REACH)
+        knob = np.clip(5.0 - np.hypot(x - head, y - (middle - HEAD_REACH)), 0.0, 1.0)
+        cursor = np.maximum(line, knob)[..., None]
+        yield np.round(picture + cursor * (0.75 * accent - picture)).astype(np.uint8)
+
+
+def write_video(path: Path, sample: Sample, sound: Samples) -> None:
+    """Encode one sample, its picture from 0 s and its sound from ``sample.delay_s`` seconds."""
+    length_s = sample.delay_s + len(sound) / SPEECH_RATE
+    exact = {"flags": "+bitexact", "threads": "1"}
+    with av.open(str(path), "w", options={"fflags": "+bitexact"}) as container:
+        picture_options = (
+            # No B-frames: with them a picture track needs an edit list of its own.
+            {"crf": "27", "preset": "slow", "bf": "0", "tune": "animation"}
+            if sample.video_codec == "libx264"
+            else {"crf": "36", "b": "0", "lag-in-frames": "0", "row-mt": "0"}
+        )
+        video: Any = container.add_stream(sample.video_codec, FPS, options=picture_options | exact)
+        video.width, video.height, video.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        packets: list[Any] = []
+        if sample.audio_codec:
+            audio: Any = container.add_stream(sample.audio_codec, sample.rate_hz, options=exact)
+            audio.layout, audio.bit_rate = sample.layout, 56_000
+            packets += encode_sound(audio, sample, sound)
+        for number, picture in enumerate(pictures(sample, sound, length_s)):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, FPS)
+            packets += video.encode(frame)
+        packets += video.encode(None)
+        packets.sort(key=lambda packet: float(packet.dts * packet.time_base))
+        for packet in packets:
+            container.mux(packet)
+
+
+def encode_sound(audio: Any, sample: Sample, sound: Samples) -> list[Any]:
+    """Return the packets of a sound that starts ``sample.delay_s`` seconds in."""
+    frame = av.AudioFrame.from_ndarray(sound[None, :], format="s16", layout="mono")
+    frame.sample_rate = SPEECH_RATE
+    form = audio.codec_context.format or "fltp"
+    packets: list[Any] = []
+    resampler = AudioResampler(form, sample.layout, sample.rate_hz)
+    start = pts = round(sample.delay_s * sample.rate_hz)
+    for out in [*resampler.resample(frame), *resampler.resample(None)]:
+        out.pts, out.time_base = pts, Fraction(1, sample.rate_hz)
+        pts += out.samples
+        packets += audio.encode(out)
+    packets += audio.encode(None)
+    # The encoder primes its decoder with a packet from before the start. A track that starts at
+    # zero hides it behind an edit list; a later one would let it be heard, so it must not be there.
+    return [packet for packet in packets if not sample.delay_s or packet.pts >= start]
+
+
+def main() -> None:
+    """Write every sample video and ``references.json``."""
+    folder = HERE / "videos"
+    folder.mkdir(exist_ok=True)
+    references: dict[str, Any] = {}
+    for sample in SAMPLES:
+        sound, words = speak(sample)
+        write_video(folder / sample.file, sample, sound)
+        references[sample.file] = {
+            "text": sample.text,
+            "words": [Word(w, round(a, 3), round(b, 3))._asdict() for w, a, b in words],
+        }
+        print(f"{sample.file}: {len(words)} words, {(folder / sample.file).stat().st_size} bytes")
+    # An upload that broke off: an MP4's index is written last, so its start alone cannot be read.
+    whole = (folder / "library.mp4").read_bytes()
+    (folder / "corrupt.mp4").write_bytes(whole[:CORRUPT_BYTES])
+    (HERE / "references.json").write_text(json.dumps(references, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

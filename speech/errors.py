@@ -1,0 +1,89 @@
+"""Every error the platform raises on purpose, and every reason a video can end with.
+
+::
+
+    AsrError                  str() is one sentence: what happened, to what, and what to do
+    ├── VideoError            one video cannot be processed; carries a Reason; its batch goes on
+    │   ├── MediaError        its bytes cannot become audio
+    │   ├── SourceObjectError it is gone from the source, or it is no longer that version
+    │   └── EngineError       the engine could not transcribe it
+    ├── ModelError            a model version is unknown, badly written or cannot be loaded
+    ├── SourceUnavailable     the source as a whole cannot be read: nothing is concluded from it
+    ├── StoreError            the store refused, or holds something it should not
+    └── WarehouseError        the DuckDB file is busy or missing
+        └── QueryError        the SQL of a reader is refused or wrong
+"""
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """Why a video has no words, or not the words one would expect. Stored in SQL as it stands."""
+
+    NO_AUDIO = "no_audio"
+    """The video has no audio stream. Not a failure."""
+    NO_SPEECH = "no_speech"
+    """There is audio, but nobody speaks in it. Not a failure."""
+    UNREADABLE_MEDIA = "unreadable_media"
+    """No allowed container could be recognised, or it is damaged beyond opening."""
+    UNDECODABLE_AUDIO = "undecodable_audio"
+    """The container opens, but its audio stream gives (nearly) no samples."""
+    TOO_LONG = "too_long"
+    """More audio than the decoder is allowed to write."""
+    DECODER_DIED = "decoder_died"
+    """The decoding process crashed or was killed while it worked on this video."""
+    DECODER_STALLED = "decoder_stalled"
+    """The decoding process gave no sign of life and was killed."""
+    MISSING = "missing"
+    """The object was gone from the source before it could be read."""
+    SUPERSEDED = "superseded"
+    """The object has other bytes now; the new version is a video of its own."""
+    ENGINE_FAILED = "engine_failed"
+    """The engine raised an error on this video's audio."""
+
+
+class AsrError(Exception):
+    """Base of all errors raised on purpose; ``str()`` is a sentence for the user."""
+
+
+class VideoError(AsrError):
+    """One video cannot be processed. The rest of its batch goes on."""
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class MediaError(VideoError):
+    """The bytes of a video cannot become audio."""
+
+
+class SourceObjectError(VideoError):
+    """The object is gone from the source, or it is no longer the version that was asked for."""
+
+
+class EngineError(VideoError):
+    """The engine could not transcribe this video's audio."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(Reason.ENGINE_FAILED, message)
+
+
+class ModelError(AsrError):
+    """A model version is unknown, badly written or cannot be loaded."""
+
+
+class SourceUnavailable(AsrError):
+    """The source as a whole cannot be read. A failed read is not an empty listing."""
+
+
+class StoreError(AsrError):
+    """The store refused an operation, or holds something that it should not."""
+
+
+class WarehouseError(AsrError):
+    """The DuckDB file is busy, missing or of another version."""
+
+
+class QueryError(WarehouseError):
+    """A reader's SQL is wrong, or asks for what the sandbox forbids."""

@@ -1,0 +1,226 @@
+"""Probe and decode media of unknown origin, in a child process that may die.
+
+The child (:mod:`speech.media_child`) has no credentials in its environment and opens no file of
+ours by name: it asks this side for byte ranges of the one video it works on, and writes FLAC to the
+one path it is given. So the same code reads a local file and an S3 object, without a temporary copy.
+A crash or a hang costs that video only: the child is killed and the next video gets a new one.
+"""
+
+import json
+import os
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from socket import socketpair
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import numpy as np
+
+from speech.errors import MediaError, Reason
+from speech.types import SAMPLE_RATE, Samples, Seconds
+
+STALL_S: Seconds = 60.0
+"""A child that says nothing for so long is killed."""
+JOB_BASE_S: Seconds = 300.0
+JOB_BYTES_PER_S = 1_000_000
+"""A child that works longer than ``JOB_BASE_S + size / JOB_BYTES_PER_S`` on one video is killed,
+however busy it looks."""
+MAX_AUDIO_S: Seconds = 26 * 3600.0
+"""A day of recording fits; a file that claims to hold more is refused."""
+
+
+class ByteSource(Protocol):
+    """One version of one object, readable at any place."""
+
+    @property
+    def size(self) -> int:
+        """Length in bytes."""
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """Up to ``length`` bytes from ``offset``; fewer only at the end."""
+
+
+class LocalFile:
+    """A :class:`ByteSource` over a path; a context manager."""
+
+    def __init__(self, path: str | Path) -> None:
+        self._fd = os.open(path, os.O_RDONLY)
+        self.size = os.fstat(self._fd).st_size
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """See :class:`ByteSource`."""
+        return os.pread(self._fd, length, offset)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._fd)
+
+
+@dataclass(frozen=True, slots=True)
+class MediaInfo:
+    """What a container says of itself.
+
+    ``duration_s`` is None where the container does not say. ``audio_stream`` is the index of the
+    stream that is transcribed (FFmpeg's own choice of the best one) out of ``audio_streams``; None
+    when there is none. ``audio_start_s`` is where its first packet lies on the video's timeline.
+    """
+
+    container: str
+    duration_s: Seconds | None
+    video_codec: str | None
+    audio_codec: str | None
+    audio_streams: int
+    audio_stream: int | None
+    audio_start_s: Seconds | None
+    sample_rate: int | None
+    channels: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class AudioInfo:
+    """What decoding found.
+
+    ``duration_s`` is the length of the FLAC, whose first sample stands at 0 of the video's timeline.
+    ``decode_errors`` counts packets that gave no audio; ``clock_jumps`` counts places where the
+    timestamps made no sense and were bridged.
+    """
+
+    duration_s: Seconds
+    decode_errors: int
+    clock_jumps: int
+
+
+class MediaDecoder:
+    """A child process for untrusted media: use as a context manager, one thread at a time.
+
+    Errors raised by :meth:`probe` and :meth:`extract`: :class:`~speech.errors.MediaError` with the
+    reason; whatever ``source.read_at`` raises passes through.
+    """
+
+    def __init__(self) -> None:
+        self._child: subprocess.Popen[bytes] | None = None
+        self._pipe: Connection | None = None
+
+    def probe(self, source: ByteSource, name: str) -> MediaInfo:
+        """Open the container and say what is in it; ``name`` is for messages only."""
+        return MediaInfo(**self._work({"do": "probe"}, source, name, None))
+
+    def extract(
+        self,
+        source: ByteSource,
+        name: str,
+        flac: Path,
+        progress: Callable[[Seconds], None] | None = None,
+    ) -> AudioInfo:
+        """Decode the audio to 16 kHz mono FLAC at ``flac``, on the video's own timeline.
+
+        Audio that starts late is preceded by silence, gaps in the timestamps are filled, so that a
+        sample's position is its time. ``progress`` is called with the seconds decoded so far.
+        """
+        job = {"do": "extract", "flac": str(flac.absolute()), "max_audio_s": MAX_AUDIO_S}
+        return AudioInfo(**self._work(job, source, name, progress))
+
+    def _work(
+        self,
+        job: dict[str, Any],
+        source: ByteSource,
+        name: str,
+        progress: Callable[[Seconds], None] | None,
+    ) -> dict[str, Any]:
+        pipe = self._pipe or self._start()
+        deadline = time.monotonic() + JOB_BASE_S + source.size / JOB_BYTES_PER_S
+        finished = False
+        try:
+            pipe.send_bytes(json.dumps(job | {"size": source.size}).encode())
+            while True:
+                patience = min(STALL_S, deadline - time.monotonic())
+                if patience <= 0 or not pipe.poll(patience):
+                    raise MediaError(
+                        Reason.DECODER_STALLED,
+                        f"{name}: the decoder made no headway and was stopped; "
+                        "the file is most likely damaged or made to do harm",
+                    )
+                message = pipe.recv_bytes(1 << 20)
+                kind, body = message[:1], message[1:]
+                if kind == b"R":
+                    offset, length = struct.unpack("<QI", body)
+                    pipe.send_bytes(source.read_at(offset, min(length, 1 << 24)))
+                elif kind == b"P":
+                    if progress:
+                        progress(struct.unpack("<d", body)[0])
+                elif kind == b"E":
+                    finished = True
+                    problem = json.loads(body)
+                    raise MediaError(Reason(problem["reason"]), f"{name}: {problem['message']}")
+                else:
+                    finished = True
+                    result: dict[str, Any] = json.loads(body)
+                    return result
+        except (EOFError, ConnectionError, struct.error) as error:
+            code = self._child.wait(STALL_S) if self._child else None
+            raise MediaError(
+                Reason.DECODER_DIED,
+                f"{name}: the decoder died of it (exit status {code}); the file is most likely damaged",
+            ) from error
+        finally:
+            if not finished:  # the child's state is unknown: never let it touch the next video
+                self.close()
+
+    def _start(self) -> Connection:
+        ours, theirs = socketpair()
+        with theirs:
+            self._child = subprocess.Popen(
+                # -I: neither the environment nor the working folder can change what is imported.
+                [sys.executable, "-I", "-m", "speech.media_child", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env={"LANG": "C.UTF-8"},
+            )
+        self._pipe = Connection(ours.detach())
+        return self._pipe
+
+    def close(self) -> None:
+        """Kill the child, if there is one."""
+        if self._child:
+            self._child.kill()
+            self._child.wait()
+        if self._pipe:
+            self._pipe.close()
+        self._child = self._pipe = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def read_flac(path: Path) -> Samples:
+    """The samples of a FLAC that :meth:`MediaDecoder.extract` wrote."""
+    import av
+
+    with av.open(path, format="flac") as container:
+        chunks = [frame.to_ndarray()[0] for frame in container.decode(audio=0)]
+    if not chunks:
+        return np.zeros(0, dtype=np.int16)
+    return np.concatenate(chunks).astype(np.int16, copy=False)
+
+
+def duration_of(samples: Samples) -> Seconds:
+    """Length in seconds."""
+    return len(samples) / SAMPLE_RATE

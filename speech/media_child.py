@@ -1,0 +1,272 @@
+"""The child of :class:`speech.media.MediaDecoder`: the only code that touches untrusted media.
+
+``python -I -m speech.media_child FD``: serves jobs on the socket FD until it is closed. Messages to
+the parent are one letter and a body: ``R`` offset, length (answered with bytes); ``P`` seconds done;
+``D`` result as JSON; ``E`` reason and message as JSON.
+"""
+
+import io
+import json
+import resource
+import struct
+import sys
+from collections.abc import Iterator
+from fractions import Fraction
+from multiprocessing.connection import Connection
+from typing import Any, cast
+
+import av
+import numpy as np
+from av.audio.frame import AudioFrame
+from av.audio.resampler import AudioResampler
+from av.audio.stream import AudioStream
+from av.container import InputContainer
+
+from speech.errors import MediaError, Reason
+from speech.types import SAMPLE_RATE, Samples, Seconds
+
+# Containers that hold media and nothing else. Playlists, concat scripts and SDP are text that makes
+# FFmpeg open further files and addresses, whatever the object's name says.
+CONTAINERS = "mov,matroska,webm,mpegts,mpeg,avi,flv,asf,wav,w64,aiff,caf,mp3,ogg,flac,aac,ac3,amr"
+# Audio codecs by allow-list: FFmpeg ships hundreds of decoders, most of them for games of the 1990s.
+# The picture is never decoded.
+CODECS = (
+    "aac,aac_latm,mp3,mp3float,mp2,mp2float,mp1,mp1float,opus,libopus,vorbis,flac,alac,ac3,eac3,dca,"
+    "truehd,wmav1,wmav2,wmapro,wmalossless,amrnb,amrwb,gsm,gsm_ms,adpcm_ms,adpcm_ima_wav,adpcm_ima_qt,"
+    "pcm_s8,pcm_u8,pcm_s16le,pcm_s16be,pcm_s24le,pcm_s24be,pcm_s32le,pcm_s32be,"
+    "pcm_f32le,pcm_f32be,pcm_f64le,pcm_f64be,pcm_alaw,pcm_mulaw,pcm_bluray,pcm_dvd"
+)
+# Containers whose clock starts anywhere; players show their first moment as 0.
+FREE_RUNNING = {"mpegts", "mpeg"}
+
+MEMORY_BYTES = 4 << 30
+FILE_BYTES = 4 << 30
+OPEN_FILES = 64
+CLOCK_TOLERANCE_S: Seconds = 0.03  # containers round timestamps to a millisecond or a packet
+BELIEVABLE_GAP_S: Seconds = 600.0
+SILENCE_CHUNK = SAMPLE_RATE * 10
+LOST_SHARE = 0.5  # more packets undecodable than this: not a transcript but a guess
+
+
+class ParentFile:
+    """The video, as a seekable file whose bytes the parent hands over."""
+
+    def __init__(self, pipe: Connection, size: int) -> None:
+        self._pipe, self._size, self._at = pipe, size, 0
+
+    def tell(self) -> int:
+        """Where the next read begins."""
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move; beyond the end is allowed, and reads as nothing."""
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        self._at = max(0, base + offset)
+        return self._at
+
+    def read(self, length: int = -1) -> bytes:
+        """Up to ``length`` bytes; fewer only at the end."""
+        wanted = self._size - self._at if length < 0 else min(length, self._size - self._at)
+        if wanted <= 0:
+            return b""
+        self._pipe.send_bytes(b"R" + struct.pack("<QI", self._at, min(wanted, 1 << 24)))
+        data = self._pipe.recv_bytes()
+        self._at += len(data)
+        return data
+
+
+def open_media(pipe: Connection, size: int) -> InputContainer:
+    """The video behind the pipe. Raises MediaError when it is no allowed container."""
+    options = {"format_whitelist": CONTAINERS, "codec_whitelist": CODECS, "protocol_whitelist": "none"}
+    try:
+        file = ParentFile(pipe, size)
+        return av.open(file, "r", options=options, metadata_errors="replace", buffer_size=1 << 18)
+    except (av.FFmpegError, ValueError, MemoryError) as error:
+        raise MediaError(
+            Reason.UNREADABLE_MEDIA,
+            f"cannot be opened as media ({_why(error)}); upload it again, or convert it to MP4 or WAV",
+        ) from error
+
+
+def audio_of(container: InputContainer) -> AudioStream | None:
+    """FFmpeg's choice: the default track, else the one with most channels and bits."""
+    return cast("AudioStream | None", container.streams.best("audio"))
+
+
+def origin_of(container: InputContainer) -> Seconds:
+    """The container's time that a player shows as 0."""
+    start = (container.start_time or 0) / av.time_base
+    if FREE_RUNNING & set(container.format.name.split(",")):
+        return start
+    return min(0.0, start)
+
+
+def probe(container: InputContainer) -> dict[str, Any]:
+    """The fields of :class:`speech.media.MediaInfo`."""
+    stream = audio_of(container)
+    video = next((s for s in container.streams.video), None)
+    start = None
+    if stream is not None and stream.start_time is not None and stream.time_base:
+        start = round(float(stream.start_time * stream.time_base) - origin_of(container), 3)
+    return {
+        "container": container.format.name.split(",")[0],
+        "duration_s": round(container.duration / av.time_base, 3) if container.duration else None,
+        "video_codec": video.codec_context.name if video else None,
+        "audio_codec": stream.codec_context.name if stream else None,
+        "audio_streams": len(container.streams.audio),
+        "audio_stream": stream.index if stream else None,
+        "audio_start_s": start,
+        "sample_rate": stream.sample_rate if stream else None,
+        "channels": stream.channels if stream else None,
+    }
+
+
+class Timeline:
+    """Puts decoded frames at their place in time: the n-th sample out stands at n / 16 000 s."""
+
+    def __init__(self, origin_s: Seconds) -> None:
+        self.clock_jumps = 0
+        self.written = 0
+        self._origin_s = origin_s
+        self._anchor_s: Seconds = 0.0  # where the current run of unbroken input began
+        self._run = 0  # input samples since then
+        self._skip = 0  # output samples to drop because their time has passed already
+        self._shape: tuple[str, str, int] | None = None
+        self._resampler: AudioResampler | None = None
+
+    def place(self, frame: AudioFrame) -> Iterator[Samples]:
+        """The samples that can be written now that this frame is there."""
+        shape = (frame.format.name, frame.layout.name, frame.sample_rate)
+        expected_s = self._anchor_s + (self._run / self._shape[2] if self._shape else 0.0)
+        time_s = expected_s if frame.time is None else frame.time - self._origin_s
+        off_s = time_s - expected_s
+        if shape != self._shape or abs(off_s) > CLOCK_TOLERANCE_S:
+            yield from self.finish()
+            if self._shape is not None and (off_s < -1.0 or off_s > BELIEVABLE_GAP_S):
+                # The clock wrapped or was spliced: sound goes on, so go on from where we are.
+                self.clock_jumps += 1
+                self._origin_s += off_s
+                time_s = expected_s
+            yield from self._silence_until(time_s)
+            self._anchor_s, self._run, self._shape = time_s, 0, shape
+            self._resampler = AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
+        assert self._resampler is not None
+        self._run += frame.samples
+        frame.pts = None  # the resampler must not second-guess the timeline
+        for out in self._resampler.resample(frame):
+            yield from self._emit(out.to_ndarray()[0])
+
+    def finish(self) -> Iterator[Samples]:
+        """What the resampler still holds."""
+        if self._resampler is not None:
+            for out in self._resampler.resample(None):
+                yield from self._emit(out.to_ndarray()[0])
+            self._resampler = None
+
+    def _silence_until(self, time_s: Seconds) -> Iterator[Samples]:
+        missing = round(time_s * SAMPLE_RATE) - self.written
+        self._skip = max(0, -missing)
+        while missing > 0:
+            size = min(missing, SILENCE_CHUNK)
+            missing -= size
+            yield from self._emit(np.zeros(size, dtype=np.int16))
+
+    def _emit(self, samples: Samples) -> Iterator[Samples]:
+        if self._skip:
+            dropped = min(self._skip, len(samples))
+            self._skip -= dropped
+            samples = samples[dropped:]
+        if len(samples):
+            self.written += len(samples)
+            yield samples
+
+
+def extract(pipe: Connection, container: InputContainer, flac: str, max_audio_s: Seconds) -> dict[str, Any]:
+    """Write the FLAC; the fields of :class:`speech.media.AudioInfo`."""
+    stream = audio_of(container)
+    if stream is None:
+        raise MediaError(Reason.NO_AUDIO, "has no audio stream")
+    stream.codec_context.thread_type = "NONE"  # threads make no audio decoder faster, and cost memory
+    timeline = Timeline(origin_of(container))
+    packets = errors = 0
+    with av.open(flac, "w", format="flac", options={"fflags": "+bitexact"}) as output:
+        encoder = output.add_stream("flac", rate=SAMPLE_RATE, layout="mono", format="s16")
+        encoder.codec_context.flags |= av.codec.context.Flags.bitexact
+
+        def write(chunks: Iterator[Samples]) -> None:
+            for chunk in chunks:
+                if timeline.written > max_audio_s * SAMPLE_RATE:
+                    raise MediaError(Reason.TOO_LONG, f"holds more than {max_audio_s / 3600:.0f} h of audio")
+                frame = AudioFrame.from_ndarray(chunk.reshape(1, -1), format="s16", layout="mono")
+                frame.sample_rate = SAMPLE_RATE
+                frame.time_base = Fraction(1, SAMPLE_RATE)
+                frame.pts = timeline.written - len(chunk)
+                output.mux(encoder.encode(frame))
+
+        for packet in container.demux(stream):
+            packets += 1
+            try:
+                frames = packet.decode()
+            except av.FFmpegError:
+                errors += 1
+                continue
+            for frame in frames:
+                write(timeline.place(frame))
+            if packets % 500 == 0:
+                pipe.send_bytes(b"P" + struct.pack("<d", timeline.written / SAMPLE_RATE))
+        write(timeline.finish())
+        if not timeline.written or errors > LOST_SHARE * packets:
+            raise MediaError(
+                Reason.UNDECODABLE_AUDIO,
+                f"{errors} of {packets} audio packets cannot be decoded; upload it again",
+            )
+        output.mux(encoder.encode(None))
+    return {
+        "duration_s": round(timeline.written / SAMPLE_RATE, 3),
+        "decode_errors": errors,
+        "clock_jumps": timeline.clock_jumps,
+    }
+
+
+def _why(error: Exception) -> str:
+    return str(error.strerror if isinstance(error, av.FFmpegError) else error)
+
+
+def serve(pipe: Connection) -> None:
+    """Do jobs until the parent closes the pipe."""
+    while True:
+        try:
+            job = json.loads(pipe.recv_bytes())
+        except EOFError:
+            return
+        try:
+            with open_media(pipe, job["size"]) as container:
+                if job["do"] == "probe":
+                    result = probe(container)
+                else:
+                    result = extract(pipe, container, job["flac"], job["max_audio_s"])
+            pipe.send_bytes(b"D" + json.dumps(result).encode())
+        except MediaError as error:
+            pipe.send_bytes(b"E" + json.dumps({"reason": error.reason, "message": str(error)}).encode())
+        except (av.FFmpegError, ValueError, MemoryError) as error:
+            problem = {
+                "reason": Reason.UNDECODABLE_AUDIO,
+                "message": f"its audio cannot be decoded ({_why(error)}); upload it again",
+            }
+            pipe.send_bytes(b"E" + json.dumps(problem).encode())
+
+
+def main() -> None:
+    """Give up what is not needed, then serve."""
+    for limit, value in (
+        (resource.RLIMIT_AS, MEMORY_BYTES),
+        (resource.RLIMIT_FSIZE, FILE_BYTES),
+        (resource.RLIMIT_NOFILE, OPEN_FILES),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        resource.setrlimit(limit, (value, value))
+    serve(Connection(int(sys.argv[1])))
+
+
+if __name__ == "__main__":
+    main()

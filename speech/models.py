@@ -1,0 +1,98 @@
+"""Model versions: named entries of ``models.toml``, each with a fingerprint of all that changes its words."""
+
+import hashlib
+import json
+import re
+import tomllib
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from speech.engines import ENGINES
+from speech.errors import ModelError
+from speech.types import Seconds
+from speech.voice import VOICE_VERSION
+
+MAX_WINDOW_S: Seconds = 30.0
+_NAME = re.compile(r"[A-Za-z0-9_]{1,64}")
+_KEYS = {"engine", "enabled", "champion", "language", "max_window_s", "options", "description"}
+
+
+@dataclass(frozen=True, slots=True)
+class ModelVersion:
+    """One way to turn speech into words.
+
+    ``options`` are the engine's own decoding options; ``max_window_s`` is the longest window it is
+    given, in seconds (at most 30).
+    """
+
+    name: str
+    engine: str
+    enabled: bool = True
+    champion: bool = False
+    language: str = "en"
+    max_window_s: Seconds = MAX_WINDOW_S
+    options: dict[str, Any] = field(default_factory=dict)
+    description: str = ""
+
+    @property
+    def fingerprint(self) -> str:
+        """32 hex digits over everything that changes the words.
+
+        The version of the engine's package is part of it because that package carries the weights
+        and the decoder.
+        """
+        package = ENGINES[self.engine].package
+        try:
+            release = version(package)
+        except PackageNotFoundError as error:
+            raise ModelError(
+                f"model {self.name} needs the package {package}: install it with pip install {package}"
+            ) from error
+        words = {
+            "engine": self.engine,
+            "package": f"{package} {release}",
+            "language": self.language,
+            "max_window_s": self.max_window_s,
+            "options": self.options,
+            "voice": VOICE_VERSION,
+        }
+        return hashlib.blake2b(json.dumps(words, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def read_models(path: str | Path) -> dict[str, ModelVersion]:
+    """All entries of a ``models.toml``, by name, in the file's order.
+
+    Raises :class:`~speech.errors.ModelError` when the file is missing or an entry is wrong.
+    """
+    try:
+        tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ModelError(f"{path}: no such file; ASR_MODELS names the file of model versions") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise ModelError(f"{path}: cannot be read as TOML: {error}") from error
+    models = {name: _entry(path, name, table) for name, table in tables.items()}
+    champions = [model.name for model in models.values() if model.champion and model.enabled]
+    if len(champions) != 1:
+        raise ModelError(
+            f"{path}: exactly one enabled model has champion = true, not {len(champions)} ({champions})"
+        )
+    return models
+
+
+def _entry(path: str | Path, name: str, table: Any) -> ModelVersion:
+    if not _NAME.fullmatch(name):
+        raise ModelError(f"{path}: [{name}]: a model's name is letters, digits and underscores")
+    if not isinstance(table, dict):
+        raise ModelError(f"{path}: {name} is not a table; write [{name}] and its settings below it")
+    if unknown := set(table) - _KEYS:
+        raise ModelError(f"{path}: [{name}] has unknown settings {sorted(unknown)}; known: {sorted(_KEYS)}")
+    if table.get("engine") not in ENGINES:
+        raise ModelError(
+            f"{path}: [{name}] has engine {table.get('engine')!r}; known engines: {', '.join(ENGINES)}"
+        )
+    model = ModelVersion(name=name, **table)
+    if not 1.0 <= model.max_window_s <= MAX_WINDOW_S:
+        raise ModelError(f"{path}: [{name}] max_window_s must be between 1 and {MAX_WINDOW_S:g} seconds")
+    return model

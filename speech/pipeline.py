@@ -1,0 +1,169 @@
+"""From samples to a transcript: voice activity, windows, engine, the video's timeline, segments."""
+
+import multiprocessing
+import tempfile
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from speech.engines import Engine, load_engine
+from speech.errors import EngineError, MediaError, ModelError, Reason
+from speech.media import LocalFile, MediaDecoder, duration_of, read_flac
+from speech.models import ModelVersion
+from speech.types import Samples, Seconds, Segment, Transcript, Word
+from speech.voice import windows
+
+SEGMENT_PAUSE_S: Seconds = 0.45
+SEGMENT_MAX_S: Seconds = 15.0
+_SENTENCE_END = (".", "?", "!", "…")
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """The audio of one video."""
+
+    id: str
+    samples: Samples
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What became of one recording: a transcript, or the error that only this recording met.
+
+    ``seconds`` is the wall time it took.
+    """
+
+    id: str
+    outcome: Transcript | EngineError
+    seconds: Seconds
+
+
+class Transcriber:
+    """A model version, loaded once (in each worker), for any number of recordings.
+
+    Use as a context manager. Raises :class:`~speech.errors.ModelError` when it cannot be loaded.
+    """
+
+    def __init__(self, model: ModelVersion, workers: int = 1) -> None:
+        self.model = model
+        self._engine: Engine = load_engine(model)
+        self._workers = workers
+        self._pool: ProcessPoolExecutor | None = None
+
+    def run(self, recordings: Iterable[Recording]) -> Iterator[Heard]:
+        """Transcribe recordings, in their order; one that fails does not end the rest.
+
+        Recordings are taken from the iterable only a few ahead of the words that come out.
+        """
+        if self._workers == 1:
+            yield from map(self.hear, recordings)
+            return
+        if self._pool is None:
+            self._pool = ProcessPoolExecutor(
+                self._workers,
+                mp_context=multiprocessing.get_context("spawn"),  # a fork would copy held locks
+                initializer=_load_in_worker,
+                initargs=(self.model,),
+            )
+        under_way: deque[Future[Heard]] = deque()
+        try:
+            for recording in recordings:
+                under_way.append(self._pool.submit(_hear_in_worker, recording))
+                if len(under_way) > self._workers:
+                    yield under_way.popleft().result()
+            while under_way:
+                yield under_way.popleft().result()
+        except BrokenProcessPool as error:
+            raise ModelError(
+                f"model {self.model.name}: a worker process died, most likely out of memory; "
+                "run it again with fewer workers"
+            ) from error
+
+    def hear(self, recording: Recording) -> Heard:
+        """Transcribe one recording in this process."""
+        began = time.perf_counter()
+        outcome: Transcript | EngineError
+        try:
+            outcome = self._transcribe(recording.samples)
+        except EngineError as error:
+            outcome = error
+        return Heard(recording.id, outcome, time.perf_counter() - began)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool:
+            self._pool.shutdown(cancel_futures=True)
+            self._pool = None
+
+    def _transcribe(self, samples: Samples) -> Transcript:
+        duration_s = duration_of(samples)
+        cut = list(windows(samples, self.model.max_window_s))
+        segments: list[Segment] = []
+        clock = 0.0
+        for window, heard in zip(cut, self._engine.transcribe(cut), strict=True):
+            on_timeline: list[Word] = []
+            for word in heard:
+                # Milliseconds, so that the same work gives the same bytes on every machine.
+                start = min(max(round(window.start_s + word.start_s, 3), clock), duration_s)
+                end = min(max(round(window.start_s + word.end_s, 3), start), duration_s)
+                clock = start
+                on_timeline.append(
+                    Word(word.text, start, end, round(word.probability, 4), word.timing_source)
+                )
+            segments.extend(into_segments(on_timeline))
+        return Transcript(self.model.language, duration_s, tuple(segments))
+
+
+_in_worker: Transcriber
+
+
+def _load_in_worker(model: ModelVersion) -> None:
+    global _in_worker
+    _in_worker = Transcriber(model)
+
+
+def _hear_in_worker(recording: Recording) -> Heard:
+    return _in_worker.hear(recording)
+
+
+def into_segments(words: Iterable[Word]) -> Iterator[Segment]:
+    """Group words into sentence-like stretches: up to a full stop, a pause, or 15 s."""
+    current: list[Word] = []
+    for word in words:
+        if current and (
+            current[-1].text.endswith(_SENTENCE_END)
+            or word.start_s - current[-1].end_s > SEGMENT_PAUSE_S
+            or word.end_s - current[0].start_s > SEGMENT_MAX_S
+        ):
+            yield Segment(tuple(current))
+            current = []
+        current.append(word)
+    if current:
+        yield Segment(tuple(current))
+
+
+def transcribe_file(transcriber: Transcriber, path: str | Path) -> Transcript:
+    """Decode and transcribe one local file.
+
+    Raises :class:`~speech.errors.MediaError` or :class:`~speech.errors.EngineError`; a file without
+    audio is a MediaError with reason ``no_audio`` here, because somebody asked for its words.
+    """
+    try:
+        source = LocalFile(path)
+    except OSError as error:
+        raise MediaError(Reason.MISSING, f"{path}: cannot be read: {error.strerror}") from error
+    with tempfile.TemporaryDirectory() as folder, MediaDecoder() as decoder, source:
+        flac = Path(folder) / "audio.flac"
+        decoder.extract(source, str(path), flac)
+        samples = read_flac(flac)
+    heard = transcriber.hear(Recording(str(path), samples))
+    if isinstance(heard.outcome, EngineError):
+        raise heard.outcome
+    return heard.outcome

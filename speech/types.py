@@ -1,0 +1,102 @@
+"""The nouns of the library: small frozen dataclasses, with units in the type names."""
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+Seconds: TypeAlias = float
+"""A time or a length in seconds. On a video's own timeline unless said otherwise."""
+
+Samples: TypeAlias = npt.NDArray[np.int16]
+"""Mono PCM at :data:`SAMPLE_RATE`, shape ``(n,)``."""
+
+SAMPLE_RATE = 16_000
+"""Samples per second of all audio inside the platform."""
+
+_NOT_WORD = re.compile(r"[^\w']+")
+
+
+def normalize_word(text: str) -> str:
+    r"""The form in which words are searched and compared: lower case, no punctuation.
+
+    >>> normalize_word("Don\u2019t,")
+    "don't"
+    """
+    plain = unicodedata.normalize("NFKC", text).replace("\u2019", "'").lower()
+    return _NOT_WORD.sub("", plain).strip("'_")
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """One spoken word.
+
+    ``start_s`` and ``end_s`` are on the video's timeline (inside an engine: on the window's),
+    ``probability`` is in [0, 1], ``timing_source`` says what the times come from.
+    """
+
+    text: str
+    start_s: Seconds
+    end_s: Seconds
+    probability: float
+    timing_source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A sentence-like stretch of speech: at least one word, in order."""
+
+    words: tuple[Word, ...]
+
+    @property
+    def start_s(self) -> Seconds:
+        """Where its first word starts."""
+        return self.words[0].start_s
+
+    @property
+    def end_s(self) -> Seconds:
+        """Where its last word ends."""
+        return self.words[-1].end_s
+
+    @property
+    def text(self) -> str:
+        """Its words in one line."""
+        return " ".join(word.text for word in self.words)
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A stretch of one recording that an engine hears at once.
+
+    ``samples`` is cut out of the recording at ``start_s``; its borders lie where nobody speaks.
+    """
+
+    samples: Samples
+    start_s: Seconds
+
+    @property
+    def duration_s(self) -> Seconds:
+        """Its length."""
+        return len(self.samples) / SAMPLE_RATE
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """All that one model version heard in one recording."""
+
+    language: str
+    duration_s: Seconds
+    segments: tuple[Segment, ...]
+
+    @property
+    def words(self) -> list[Word]:
+        """All words, in order."""
+        return [word for segment in self.segments for word in segment.words]
+
+    @property
+    def text(self) -> str:
+        """A line per segment."""
+        return "\n".join(segment.text for segment in self.segments)
