@@ -18,7 +18,7 @@ from rich.table import Column, Table
 from asr_assets.drawing import Bars, quiet
 from resources import snapshot
 from resources.search import search as find
-from resources.settings import Settings, local_path
+from resources.settings import HOME, Settings, local_path
 from resources.store import Store
 from speech.errors import AsrError, ModelError
 from speech.formats import Format
@@ -141,16 +141,20 @@ def models() -> None:
 @app.command()
 def dev(port: Annotated[int, typer.Option(help="Port of the UI, on this machine only")] = 3000) -> None:
     """Start Dagster's UI and its daemon, with the sensors on."""
+    from dagster import DagsterInstance
+
+    from asr_assets.launchers import Launcher, become
     from asr_assets.running import prepare_home
 
     settings = Settings.from_env()
-    prepare_home(settings)
+    home = prepare_home(settings)
+    become(Launcher.DAEMON, home, DagsterInstance.get())
     if folder := local_path(settings.source_url):
         folder.mkdir(parents=True, exist_ok=True)
     err.print(f"watching {settings.source_url}; UI on http://127.0.0.1:{port}")
     dagster = str(Path(sys.executable).with_name("dagster"))
-    where = ["-m", "asr_assets.definitions", "-h", "127.0.0.1", "-p", str(port)]
-    os.execv(dagster, [dagster, "dev", *where])
+    workspace = str(HOME / "workspace.yaml")
+    os.execv(dagster, [dagster, "dev", "-w", workspace, "-h", "127.0.0.1", "-p", str(port)])
 
 
 def process_everything(settings: Settings, workers: int) -> None:

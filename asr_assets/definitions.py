@@ -12,7 +12,7 @@ from resources.settings import Settings, local_path
 from resources.source import Source
 from resources.store import Store
 from resources.warehouse import Warehouse
-from sensors.batches import BATCHES, LOAD_WORDS, PROCESS_BATCH, BatchLimits
+from sensors.batches import LOAD_WORDS, PROCESS_BATCH, BatchLimits
 from sensors.listing import listing_sensor
 from sensors.loading import loading_sensor
 from speech.errors import ModelError
@@ -37,7 +37,6 @@ def build(settings: Settings) -> Definitions:
             define_asset_job(
                 PROCESS_BATCH,
                 selection=[raw_videos, extracted_audio, *transcripts],
-                partitions_def=BATCHES,
                 description="One batch, one run: probe, extract, transcribe by each enabled model version.",
             ),
             define_asset_job(

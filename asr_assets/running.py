@@ -1,15 +1,14 @@
 """Run the platform's jobs from the command line: the same jobs, in this process, without a daemon."""
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
 from pathlib import Path
 
 from dagster import DagsterInstance, RunConfig
 
 from asr_assets.definitions import build
+from asr_assets.launchers import TAG, Launcher, become
 from resources import layout
 from resources.ingest_log import IngestLog
 from resources.published import read_head
@@ -21,13 +20,13 @@ INSTANCE_CONFIG = HOME / "deploy" / "local" / "dagster.yaml"
 
 
 def prepare_home(settings: Settings) -> Path:
-    """Make Dagster's home and point this process (and its children) at it."""
+    """Make Dagster's home, and point this process and its children at it."""
     home = settings.dagster_home
     home.mkdir(parents=True, exist_ok=True)
     config = home / "dagster.yaml"
     if not config.exists():
         config.write_text(INSTANCE_CONFIG.read_text(encoding="utf-8"), encoding="utf-8")
-    os.environ["DAGSTER_HOME"] = str(home)
+    settings.export()
     return home
 
 
@@ -39,16 +38,13 @@ class Runner:
     workers: int = 1
 
     def __post_init__(self) -> None:
-        prepare_home(self.settings)
+        home = prepare_home(self.settings)
+        self.instance = DagsterInstance.get()
+        become(Launcher.COMMAND_LINE, home, self.instance)
         self._definitions = build(self.settings)
         resources = self._definitions.resources or {}
         self.source, self.store = resources["source"], resources["store"]
         self.models = resources["speech_models"]
-
-    @cached_property
-    def instance(self) -> DagsterInstance:
-        """Dagster's instance in :attr:`Settings.dagster_home`."""
-        return DagsterInstance.get()
 
     def ingest(self) -> list[str]:
         """Record what is new at the source; nothing is too young or too small. The new batches."""
@@ -85,7 +81,11 @@ class Runner:
             else {},
         )
         result = self._definitions.resolve_job_def(job).execute_in_process(
-            run_config=config, instance=self.instance, partition_key=partition, raise_on_error=False
+            run_config=config,
+            instance=self.instance,
+            partition_key=partition,
+            tags={TAG: Launcher.COMMAND_LINE.value},
+            raise_on_error=False,
         )
         if result.success:
             return

@@ -38,6 +38,16 @@ class Settings:
     champion: str | None
     dagster_home: Path
 
+    def export(self) -> None:
+        """Tell child processes the same, wherever they start."""
+        os.environ |= {
+            "ASR_SOURCE_URL": self.source_url,
+            "ASR_STORE_URL": self.store_url,
+            "ASR_WAREHOUSE": str(self.warehouse),
+            "ASR_MODELS": str(self.models),
+            "DAGSTER_HOME": str(self.dagster_home),
+        }
+
     @classmethod
     def from_env(cls) -> Self:
         """Read ``ASR_*`` and ``DAGSTER_HOME``; relative paths are relative to the working folder."""

@@ -85,7 +85,10 @@ def read(store: Store, cache: Path) -> Iterator[duckdb.DuckDBPyConnection]:
 
 
 def query(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.DuckDBPyConnection:
-    """Run one SELECT; the rows are fetched from what is returned. Raises :class:`~speech.errors.QueryError` for anything else."""
+    """Run one SELECT; its rows are fetched from what is returned.
+
+    Raises :class:`~speech.errors.QueryError` for anything else.
+    """
     try:
         statements = connection.extract_statements(sql)
         if len(statements) != 1:

@@ -6,6 +6,7 @@ one path it is given. So the same code reads a local file and an S3 object, with
 A crash or a hang costs that video only: the child is killed and the next video gets a new one.
 """
 
+import errno
 import json
 import os
 import struct
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from socket import socketpair
+from stat import S_ISREG
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -47,11 +49,15 @@ class ByteSource(Protocol):
 
 
 class LocalFile:
-    """A :class:`ByteSource` over a path; a context manager."""
+    """A :class:`ByteSource` over a path; a context manager. Raises OSError for what is no file."""
 
     def __init__(self, path: str | Path) -> None:
-        self._fd = os.open(path, os.O_RDONLY)
-        self.size = os.fstat(self._fd).st_size
+        self._fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe would wait for its writer
+        stat = os.fstat(self._fd)
+        self.size = stat.st_size
+        if not S_ISREG(stat.st_mode):
+            os.close(self._fd)
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
 
     def read_at(self, offset: int, length: int) -> bytes:
         """See :class:`ByteSource`."""

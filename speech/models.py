@@ -7,7 +7,9 @@ import tomllib
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field, TypeAdapter, ValidationError
 
 from speech.engines import ENGINES
 from speech.errors import ModelError
@@ -32,7 +34,7 @@ class ModelVersion:
     enabled: bool = True
     champion: bool = False
     language: str = "en"
-    max_window_s: Seconds = MAX_WINDOW_S
+    max_window_s: Annotated[Seconds, Field(ge=1.0, le=MAX_WINDOW_S)] = MAX_WINDOW_S
     options: dict[str, Any] = field(default_factory=dict)
     description: str = ""
 
@@ -92,7 +94,11 @@ def _entry(path: str | Path, name: str, table: Any) -> ModelVersion:
         raise ModelError(
             f"{path}: [{name}] has engine {table.get('engine')!r}; known engines: {', '.join(ENGINES)}"
         )
-    model = ModelVersion(name=name, **table)
-    if not 1.0 <= model.max_window_s <= MAX_WINDOW_S:
-        raise ModelError(f"{path}: [{name}] max_window_s must be between 1 and {MAX_WINDOW_S:g} seconds")
-    return model
+    try:
+        return _VERSION.validate_python({"name": name, **table})
+    except ValidationError as error:
+        wrong = "; ".join(f"{problem['loc'][0]}: {problem['msg']}" for problem in error.errors())
+        raise ModelError(f"{path}: [{name}] is wrong: {wrong}") from error
+
+
+_VERSION = TypeAdapter(ModelVersion)

@@ -32,6 +32,8 @@ def speech_regions(samples: Samples) -> list[tuple[Seconds, Seconds]]:
     detector = Vad(mode=Vad.MEDIUM_STRICT, sample_rate=SAMPLE_RATE, frame_length=_FRAME_S)
     size = detector.frame_bytes // 2
     count = len(samples) // size
+    if not count:
+        return []
     frames = samples[: count * size].reshape(count, size)
     voiced = np.fromiter((detector.is_speech(f.tobytes()) for f in frames), dtype=np.int8, count=count)
     majority = np.convolve(voiced, np.ones(_SMOOTH_FRAMES), mode="same") > _SMOOTH_FRAMES / 2

@@ -1,0 +1,121 @@
+"""The command line: data on stdout, one sentence on stderr, and an exit code one can rely on."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import SAMPLES, Platform
+
+
+@pytest.mark.parametrize(
+    ("arguments", "env", "sentence"),
+    [
+        (["transcribe", "nope.mp4"], {}, "nope.mp4: cannot be read"),
+        (["transcribe", "."], {}, "not a regular file"),
+        (["transcribe", __file__], {}, "cannot be opened as media"),
+        (["transcribe", str(SAMPLES / "soundless.mp4")], {}, "has no audio stream"),
+        (["transcribe", "--model", "nope", str(SAMPLES / "weather.mp4")], {}, "unknown model 'nope'"),
+        (["transcribe", "--format", "srt", "a.mp4", "b.mp4"], {}, "one file at a time"),
+        (["transcribe", "a.mp4"], {"ASR_MODELS": "/no/such.toml"}, "no such file"),
+        (["sql", "SELEC 1"], {}, "syntax error"),
+        (["sql", "SELECT nope FROM words"], {}, '"nope" not found'),
+        (["sql", ""], {}, "one statement at a time"),
+        (["sql", "SELECT 1; SELECT 2"], {}, "one statement at a time"),
+        (["sql", "SELECT 1 / (SELECT 'x'::INT)"], {}, "Could not convert"),
+        (["sql", "DELETE FROM words"], {}, "only SELECT is possible here, not DELETE"),
+        (["sql", "CREATE TEMP TABLE t AS SELECT 1"], {}, "only SELECT"),
+        (["sql", "COPY words TO 'stolen.csv'"], {}, "only SELECT"),
+        (["sql", "ATTACH 'other.duckdb'"], {}, "only SELECT"),
+        (["sql", "SET lock_configuration = false"], {}, "only SELECT"),
+        (["sql", "PRAGMA enable_external_access"], {}, ""),
+        (["sql", "SELECT * FROM '/etc/passwd'"], {}, "does not exist"),
+        (["sql", "SELECT * FROM 'secret.csv'"], {}, "disabled by configuration"),
+        (["sql", "SELECT * FROM read_text('/etc/passwd')"], {}, "disabled by configuration"),
+        (["sql", "SELECT * FROM glob('/*')"], {}, "disabled by configuration"),
+        (["search", ""], {}, "give one word or a phrase"),
+        (["search", " ,.! "], {}, "give one word or a phrase"),
+        (["search", "nobody says these words"], {}, "nobody says"),
+        (["sql", "SELECT 1"], {"ASR_STORE_URL": "/tmp/no-such-asr-store"}, "there are no words yet"),
+        (["run"], {"ASR_SOURCE_URL": "/no/such/folder"}, "cannot be read"),
+        (["run"], {"ASR_SOURCE_URL": "ftp://host/x"}, "a source is a folder or s3://"),
+        (["run"], {"ASR_STORE_URL": "nonsense://x"}, "ASR_STORE_URL"),
+        (["run"], {"ASR_CHAMPION": "nope"}, "ASR_CHAMPION is 'nope'"),
+        (["run", "--workers", "0"], {}, "Invalid value"),
+        (["nope"], {}, "No such command"),
+    ],
+)  # fmt: skip
+def test_bad_input_gives_one_sentence(
+    demo: Platform, arguments: list[str], env: dict[str, str], sentence: str
+) -> None:
+    done = Platform(demo.root, env).asr(*arguments)
+    assert done.returncode != 0
+    assert done.stdout == ""
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (demo.root / "stolen.csv").exists()
+
+
+def test_a_bucket_out_of_reach_is_one_sentence(platform: Platform, s3_env: dict[str, str]) -> None:
+    platform.env |= s3_env | {"ASR_SOURCE_URL": "s3://no-such-bucket/videos"}
+    done = platform.asr("run")
+    assert done.returncode == 1
+    assert "s3://no-such-bucket/videos cannot be listed" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_transcribe_prints_nothing_but_data(demo: Platform) -> None:
+    video = str(SAMPLES / "delayed_audio.mp4")
+    document = json.loads(demo.must("transcribe", "--format", "json", video))
+    words = document["words"]
+    stored = demo.sql(
+        "SELECT word, start_s, end_s, probability FROM words_current "
+        "WHERE video_key = 'delayed_audio.mp4' ORDER BY word_index"
+    )
+    assert [f"{w['word']},{w['start_s']},{w['end_s']},{w['probability']}" for w in words] == stored
+    assert demo.must("transcribe", video).startswith("the picture")
+    assert demo.must("transcribe", "--format", "vtt", video).startswith("WEBVTT\n")
+
+
+def test_transcribe_goes_on_after_a_bad_file_and_says_so(demo: Platform) -> None:
+    fast = ("--model", "pocketsphinx_fast")
+    done = demo.asr("transcribe", *fast, str(SAMPLES / "corrupt.mp4"), str(SAMPLES / "delayed_audio.mp4"))
+    assert done.returncode == 1
+    assert "corrupt.mp4" in done.stderr
+    assert "the picture" in done.stdout
+
+
+def test_search_finds_a_phrase_with_its_time_and_context(demo: Platform) -> None:
+    found = demo.must("search", "The RIGHT time!")
+    assert "delayed_audio.mp4" in found
+    assert "found at the right time" in found
+    assert demo.must("search", "the", "--limit", "3").count(".m") == 3
+
+
+def test_sql_formats(demo: Platform) -> None:
+    query = "SELECT 1 AS a, NULL AS b, 'x,\"y' AS c, TIMESTAMPTZ '2026-01-01 00:00:00+00' AS d"
+    assert demo.must("sql", "--format", "csv", query) == 'a,b,c,d\n1,,"x,""y",2026-01-01 00:00:00+00:00\n'
+    assert json.loads(demo.must("sql", "--format", "json", query))["b"] is None
+    assert "NULL" in demo.must("sql", query)
+    assert demo.must("sql", "--format", "csv", "SELECT word FROM words WHERE false") == "word\n"
+
+
+def test_models_lists_what_is_compared(demo: Platform) -> None:
+    listed = demo.must("models")
+    assert "first champion" in listed
+    assert "pocketsphinx_fast" in listed
+
+
+def test_the_environment_takes_paths_and_urls(platform: Platform, tmp_path: Path) -> None:
+    platform.add("silent.mp4")
+    platform.env |= {
+        "ASR_SOURCE_URL": f"file://{platform.videos}",
+        "ASR_STORE_URL": "state",
+        "ASR_WAREHOUSE": "elsewhere/w.duckdb",
+        "DAGSTER_HOME": "home",
+    }
+    platform.must("run")
+    assert (tmp_path / "elsewhere" / "w.duckdb").exists()
+    assert (tmp_path / "state" / "ingest" / "00000001.json").exists()
+    assert (tmp_path / "home" / "dagster.yaml").exists()
+    assert not (tmp_path / "data").exists()

@@ -1,0 +1,99 @@
+"""What asr demo promises, on the samples, through Dagster into SQL."""
+
+import json
+from typing import Any
+
+import pytest
+
+from speech.scoring import Score, TimedWord, score
+from tests.conftest import ROOT, Platform
+
+REFERENCES: dict[str, Any] = json.loads((ROOT / "samples" / "references.json").read_text())
+
+
+def said(name: str) -> list[TimedWord]:
+    return [TimedWord(word["word"], word["start_s"]) for word in REFERENCES[name]["words"]]
+
+
+def heard(demo: Platform, name: str, table: str = "words_current") -> list[TimedWord]:
+    query = f"SELECT word, start_s FROM {table} WHERE video_key = '{name}' ORDER BY word_index"
+    rows = (line.rsplit(",", 1) for line in demo.sql(query))
+    return [TimedWord(word, float(start)) for word, start in rows]
+
+
+def test_every_spoken_word_stands_in_sql(demo: Platform) -> None:
+    assert int(demo.sql("SELECT count(*) FROM words_current")[0]) > 100
+    total = sum((score(said(name), heard(demo, name)) for name in REFERENCES), Score())
+    assert total.wer <= 0.20
+    assert total.median_start_error_s is not None
+    assert total.median_start_error_s <= 0.060
+
+
+def test_words_of_delayed_audio_stand_on_the_videos_timeline(demo: Platform) -> None:
+    result = score(said("delayed_audio.mp4"), heard(demo, "delayed_audio.mp4"))
+    assert result.hits >= 15
+    assert max(map(abs, result.start_errors_s)) <= 0.100
+
+
+@pytest.mark.parametrize(
+    ("video", "status", "reason", "model_status", "model_reason"),
+    [
+        ("weather.mp4", "ok", "", "ok", ""),
+        ("silent.mp4", "ok", "", "empty", "no_speech"),
+        ("soundless.mp4", "empty", "no_audio", "empty", "no_audio"),
+        ("corrupt.mp4", "failed", "unreadable_media", "failed", "unreadable_media"),
+    ],
+)
+def test_every_video_ends_as_a_row_for_every_model(
+    demo: Platform, video: str, status: str, reason: str, model_status: str, model_reason: str
+) -> None:
+    rows = demo.sql(
+        "SELECT v.status, v.reason, t.status, t.reason, t.model_version "
+        "FROM videos_current v JOIN transcripts t USING (video_id) "
+        f"WHERE video_key = '{video}' ORDER BY model_version"
+    )
+    ends = f"{status},{reason},{model_status},{model_reason}"
+    assert rows == [f"{ends},pocketsphinx", f"{ends},pocketsphinx_fast"]
+
+
+def test_both_arms_of_the_comparison_are_there_and_differ(demo: Platform) -> None:
+    arms = [
+        demo.sql(f"SELECT word FROM words WHERE model_version = '{model}' ORDER BY video_id, word_index")
+        for model in ("pocketsphinx", "pocketsphinx_fast")
+    ]
+    assert all(len(arm) > 100 for arm in arms)
+    assert arms[0] != arms[1]
+    assert demo.sql("SELECT DISTINCT model_version FROM words_current") == ["pocketsphinx"]
+
+
+def test_what_the_container_says_is_in_the_table(demo: Platform) -> None:
+    rows = demo.sql(
+        "SELECT video_key, container, video_codec, audio_codec, round(audio_start_s, 2), decode_errors "
+        "FROM videos_current WHERE video_key IN ('delayed_audio.mp4', 'soundless.mp4') ORDER BY ALL"
+    )
+    assert rows == ["delayed_audio.mp4,mov,h264,aac,1.5,0", "soundless.mp4,mov,h264,,,"]
+
+
+def test_segments_tile_the_words(demo: Platform) -> None:
+    assert demo.sql(
+        "SELECT count(*) FROM segments JOIN ("
+        "  SELECT video_id, model_version, segment_index, string_agg(word, ' ' ORDER BY word_index) AS joined"
+        "  FROM words GROUP BY ALL"
+        ") USING (video_id, model_version, segment_index) WHERE text != joined"
+    ) == ["0"]
+    assert demo.sql("SELECT sum(words) FROM segments") == demo.sql("SELECT count(*) FROM words")
+
+
+def test_the_demo_says_what_it_found(demo: Platform) -> None:
+    shown = demo.must("demo")
+    assert "words stand in words_current" in shown
+    assert "unreadable_media" in shown
+    assert "pocketsphinx_fast" in shown
+
+
+def test_running_again_changes_nothing(demo: Platform) -> None:
+    before = demo.tables()
+    snapshot = (demo.root / "data" / "snapshots" / "latest.json").read_text()
+    demo.must("run")
+    assert demo.tables() == before
+    assert (demo.root / "data" / "snapshots" / "latest.json").read_text() == snapshot

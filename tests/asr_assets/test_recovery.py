@@ -1,0 +1,146 @@
+"""Killed at any moment, started again: the same tables, nothing lost, nothing twice."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import FAST_MODEL, Platform
+
+VIDEOS = ("delayed_audio.mp4", "station.webm", "silent.mp4", "corrupt.mp4")
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One source for all: a video's id is part of the tables, and the source is part of its id."""
+    origin = Platform(tmp_path_factory.mktemp("source"))
+    origin.add(*VIDEOS)
+    (origin.root / "models.toml").write_text(FAST_MODEL)
+    return origin.root
+
+
+def platform_on(source: Path, root: Path) -> Platform:
+    return Platform(
+        root, {"ASR_SOURCE_URL": str(source / "videos"), "ASR_MODELS": str(source / "models.toml")}
+    )
+
+
+@pytest.fixture(scope="module")
+def undisturbed(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Platform:
+    platform = platform_on(source, tmp_path_factory.mktemp("undisturbed"))
+    platform.must("run", "--workers", "1")
+    return platform
+
+
+def kill_when(platform: Platform, pattern: str) -> bool:
+    """Start asr run and SIGKILL it and its children when a file appears; False when it was too quick."""
+    running = subprocess.Popen(
+        platform.command("run", "--workers", "1"),
+        env=platform.environment,
+        cwd=platform.root,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 120
+    while running.poll() is None and time.monotonic() < deadline:
+        if any((platform.root / "data").glob(pattern)):
+            os.killpg(running.pid, signal.SIGKILL)
+            running.wait()
+            return True
+        time.sleep(0.002)
+    os.killpg(running.pid, signal.SIGKILL) if running.poll() is None else None
+    return False
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "ingest/*.json",
+        "probed/*.json",
+        "audio/*.flac",
+        "extracted/*.json",
+        "unfinished/*/*/*/*.json",
+        "attempts/*/*/*.json",
+        "transcripts/*/*.parquet",
+        "warehouse.duckdb",
+        "snapshots/*.duckdb",
+    ],
+)
+def test_killed_and_started_again_gives_the_same_tables(
+    source: Path, undisturbed: Platform, tmp_path: Path, moment: str
+) -> None:
+    platform = platform_on(source, tmp_path)
+    assert kill_when(platform, moment)
+    platform.must("run", "--workers", "1")
+    assert platform.tables() == undisturbed.tables()
+    assert published(platform) == published(undisturbed)
+    assert not list((platform.root / "data" / "unfinished").rglob("*.json"))
+    assert platform.sql("SELECT count(*) FROM observations") == [str(len(VIDEOS))]
+
+
+def published(platform: Platform) -> dict[str, bytes]:
+    folder = platform.root / "data" / "transcripts"
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.parquet")}
+
+
+def test_a_lost_warehouse_is_built_again_from_the_store(undisturbed: Platform) -> None:
+    before = undisturbed.tables()
+    data = undisturbed.root / "data"
+    (data / "warehouse.duckdb").unlink()
+    undisturbed.must("run")
+    assert undisturbed.tables() == before
+
+
+def change_beam(text: str) -> str:
+    return text.replace("maxhmmpf = 3000", "maxhmmpf = 1000")
+
+
+def add_model(text: str) -> str:
+    return text + '\n[second]\nengine = "pocketsphinx"\noptions = { fwdflat = false, ds = 3 }\n'
+
+
+@pytest.mark.parametrize(
+    ("change", "models"), [(change_beam, ["pocketsphinx_fast"]), (add_model, ["pocketsphinx_fast", "second"])]
+)
+def test_a_changed_or_added_model_fills_itself(
+    platform: Platform, change: Callable[[str], str], models: list[str]
+) -> None:
+    platform.add("delayed_audio.mp4")
+    platform.must("run")
+    before = platform.sql("SELECT DISTINCT model_fingerprint FROM transcripts")
+    toml = Path(platform.env["ASR_MODELS"])
+    toml.write_text(change(toml.read_text()))
+    platform.must("run")
+    assert platform.sql("SELECT DISTINCT model_version FROM words ORDER BY ALL") == models
+    assert platform.sql("SELECT DISTINCT model_fingerprint FROM transcripts") != before
+    assert platform.sql("SELECT count(*) FROM transcripts") == [str(len(models))]
+
+
+def test_a_changed_video_supersedes_and_going_back_restores(platform: Platform) -> None:
+    spoken = "SELECT DISTINCT video_id FROM words_current"
+    video = platform.videos / "talk.mp4"
+    platform.add("delayed_audio.mp4", "weather.mp4")
+    old, new = (platform.videos / name for name in ("delayed_audio.mp4", "weather.mp4"))
+    old.rename(video)
+    kept = platform.root / "kept.mp4"
+    new.rename(kept)
+
+    platform.must("run")
+    first = platform.sql(spoken)
+    video.rename(platform.root / "old.mp4")
+    kept.rename(video)
+    platform.must("run")
+    second = platform.sql(spoken)
+    assert (len(first), len(second)) == (1, 1)
+    assert first != second
+    assert platform.sql("SELECT count(*) FROM videos") == ["2"]
+
+    (platform.root / "old.mp4").rename(video)
+    platform.must("run")
+    assert platform.sql(spoken) == first
+    assert platform.sql("SELECT count(*) FROM videos") == ["2"]

@@ -1,0 +1,133 @@
+"""Real things, small: sample videos, a folder store, an S3 server over HTTP, the installed command."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import boto3
+import pytest
+
+from resources.store import Store
+
+ROOT = Path(__file__).parents[1]
+SAMPLES = ROOT / "samples" / "videos"
+
+FAST_MODEL = """
+[pocketsphinx_fast]
+engine = "pocketsphinx"
+champion = true
+options = { fwdflat = false, maxhmmpf = 3000, topn = 2, ds = 2 }
+"""
+
+
+@dataclass
+class Platform:
+    """A source, a store and the command line over them."""
+
+    root: Path
+    env: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.videos.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def videos(self) -> Path:
+        return self.root / "videos"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        clean = {k: v for k, v in os.environ.items() if not k.startswith(("ASR_", "DAGSTER_", "AWS_"))}
+        ours = {"ASR_SOURCE_URL": str(self.videos), "ASR_STORE_URL": str(self.root / "data")}
+        return clean | ours | self.env
+
+    def add(self, *names: str) -> None:
+        for name in names:
+            shutil.copy2(SAMPLES / name, self.videos / name)
+
+    def command(self, *arguments: str) -> list[str]:
+        return [str(Path(sys.executable).with_name("asr")), *arguments]
+
+    def asr(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            self.command(*arguments),
+            env=self.environment,
+            cwd=self.root,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+    def must(self, *arguments: str) -> str:
+        done = self.asr(*arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def sql(self, query: str) -> list[str]:
+        return self.must("sql", "--format", "csv", query).splitlines()[1:]
+
+    def tables(self) -> dict[str, list[str]]:
+        """All that must not depend on how often, or how roughly, the work was done."""
+        names = ("words", "segments", "videos", "transcripts")
+        return {name: self.sql(f"SELECT * FROM {name} ORDER BY ALL") for name in names}
+
+
+@pytest.fixture
+def platform(tmp_path: Path) -> Platform:
+    """An empty platform with one quick model version."""
+    models = tmp_path / "models.toml"
+    models.write_text(FAST_MODEL)
+    return Platform(tmp_path, {"ASR_MODELS": str(models)})
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Platform:
+    """A platform after asr demo. Read it, never change it."""
+    platform = Platform(tmp_path_factory.mktemp("demo"))
+    platform.must("demo")
+    return platform
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """An empty store in a folder."""
+    return Store(url=f"file://{tmp_path / 'store'}")
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """An S3 server of our own on loopback; its URL."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def s3_env(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The AWS environment that leads to :func:`s3_server`, also set in this process."""
+    env = {
+        "AWS_ENDPOINT_URL": s3_server,
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    return env
+
+
+@pytest.fixture
+def bucket(s3_env: dict[str, str], request: pytest.FixtureRequest) -> str:
+    """An empty bucket of this test's own."""
+    name = "b-" + str(abs(hash(request.node.nodeid)))
+    boto3.client("s3").create_bucket(Bucket=name)
+    return name

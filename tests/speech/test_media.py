@@ -1,0 +1,209 @@
+"""Media of unknown origin: what is decoded, what is refused, and what a bad file may not do."""
+
+import os
+import signal
+import socket
+import wave
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from speech import media
+from speech.errors import MediaError, Reason
+from speech.media import LocalFile, MediaDecoder, read_flac
+from speech.types import SAMPLE_RATE, Samples
+from tests.conftest import SAMPLES
+
+
+@pytest.fixture(scope="module")
+def decoder() -> Iterator[MediaDecoder]:
+    with MediaDecoder() as decoder:
+        yield decoder
+
+
+def decode(decoder: MediaDecoder, path: Path, scratch: Path) -> tuple[media.AudioInfo, Samples]:
+    flac = scratch / "audio.flac"
+    with LocalFile(path) as source:
+        info = decoder.extract(source, path.name, flac)
+    return info, read_flac(flac)
+
+
+def first_sound_s(samples: Samples) -> float:
+    return int(np.argmax(np.abs(samples.astype(int)) > 200)) / SAMPLE_RATE
+
+
+def test_audio_that_starts_late_stands_where_it_is_heard(decoder: MediaDecoder, tmp_path: Path) -> None:
+    with LocalFile(SAMPLES / "delayed_audio.mp4") as source:
+        probed = decoder.probe(source, "delayed_audio.mp4")
+    info, samples = decode(decoder, SAMPLES / "delayed_audio.mp4", tmp_path)
+    assert probed.audio_start_s == pytest.approx(1.5, abs=0.001)
+    assert info.duration_s == pytest.approx(len(samples) / SAMPLE_RATE, abs=0.001)
+    assert 1.5 < first_sound_s(samples) < 1.8
+    assert not samples[: int(1.49 * SAMPLE_RATE)].any()
+
+
+def write_wav(path: Path, seconds: float, rate: int = 16_000, channels: int = 1) -> None:
+    tone = (8000 * np.sin(np.arange(int(seconds * rate)) * 2 * np.pi * 440 / rate)).astype("<i2")
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(channels)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes(np.repeat(tone, channels).tobytes())
+
+
+@pytest.mark.parametrize(
+    ("rate", "channels"), [(8_000, 1), (16_000, 1), (44_100, 2), (48_000, 6), (96_000, 2)]
+)
+def test_length_survives_any_rate_and_layout(
+    decoder: MediaDecoder, tmp_path: Path, rate: int, channels: int
+) -> None:
+    write_wav(tmp_path / "tone.wav", 3.0, rate, channels)
+    info, samples = decode(decoder, tmp_path / "tone.wav", tmp_path)
+    assert info.duration_s == pytest.approx(3.0, abs=0.002)
+    assert np.abs(samples).max() > 1000
+
+
+def test_a_gap_in_the_timestamps_becomes_silence_of_that_length(
+    decoder: MediaDecoder, tmp_path: Path
+) -> None:
+    path = tmp_path / "gap.mkv"
+    tone = (8000 * np.sin(np.arange(16_000) * 0.2)).astype(np.int16)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=16_000, layout="mono")
+        for start_s in (0, 3):
+            for n in range(10):
+                chunk = tone[n * 1600 : (n + 1) * 1600].reshape(1, -1)
+                frame = av.AudioFrame.from_ndarray(chunk, format="s16", layout="mono")
+                frame.sample_rate, frame.pts = 16_000, start_s * 16_000 + n * 1600
+                container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    info, samples = decode(decoder, path, tmp_path)
+    assert info.duration_s == pytest.approx(4.0, abs=0.01)
+    silent = samples[int(1.1 * SAMPLE_RATE) : int(2.9 * SAMPLE_RATE)]
+    assert not silent.any()
+    assert np.abs(samples[int(3.1 * SAMPLE_RATE) :]).max() > 1000
+
+
+def zero_bytes(folder: Path) -> Path:
+    (folder / "empty.mp4").write_bytes(b"")
+    return folder / "empty.mp4"
+
+
+def garbage(folder: Path) -> Path:
+    (folder / "noise.mp4").write_bytes(np.random.default_rng(1).bytes(100_000))
+    return folder / "noise.mp4"
+
+
+def text(folder: Path) -> Path:
+    (folder / "notes.mp4").write_text("these are notes, not a video\n" * 50)
+    return folder / "notes.mp4"
+
+
+def playlist(folder: Path) -> Path:
+    (folder / "list.mp4").write_text(f"#EXTM3U\n#EXTINF:1,\n{SAMPLES / 'weather.mp4'}\n#EXT-X-ENDLIST\n")
+    return folder / "list.mp4"
+
+
+def concat_script(folder: Path) -> Path:
+    (folder / "concat.mp4").write_text(f"ffconcat version 1.0\nfile '{SAMPLES / 'weather.mp4'}'\n")
+    return folder / "concat.mp4"
+
+
+def session_description(folder: Path) -> Path:
+    lines = ["v=0", "o=- 0 0 IN IP4 127.0.0.1", "s=x", "c=IN IP4 127.0.0.1", "t=0 0", "m=audio 9 RTP/AVP 0"]
+    (folder / "session.mp4").write_text("\r\n".join(lines) + "\r\n")
+    return folder / "session.mp4"
+
+
+def no_moov(folder: Path) -> Path:
+    return SAMPLES / "corrupt.mp4"
+
+
+@pytest.mark.parametrize(
+    "make", [zero_bytes, garbage, text, playlist, concat_script, session_description, no_moov]
+)
+def test_what_is_not_media_is_refused_with_a_reason(
+    decoder: MediaDecoder, tmp_path: Path, make: Callable[[Path], Path]
+) -> None:
+    path = make(tmp_path)
+    with pytest.raises(MediaError, match=path.name) as refused:
+        decode(decoder, path, tmp_path)
+    assert refused.value.reason is Reason.UNREADABLE_MEDIA
+
+
+def test_a_playlist_reaches_no_address(decoder: MediaDecoder, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(1.0)
+        address = f"http://127.0.0.1:{server.getsockname()[1]}/x.ts"
+        path = tmp_path / "remote.mp4"
+        path.write_text(f"#EXTM3U\n#EXTINF:1,\n{address}\n#EXT-X-ENDLIST\n")
+        with pytest.raises(MediaError):
+            decode(decoder, path, tmp_path)
+        with pytest.raises(TimeoutError):
+            server.accept()
+
+
+def test_a_video_without_sound_says_so(decoder: MediaDecoder, tmp_path: Path) -> None:
+    with pytest.raises(MediaError) as refused:
+        decode(decoder, SAMPLES / "soundless.mp4", tmp_path)
+    assert refused.value.reason is Reason.NO_AUDIO
+
+
+class KillsItsReader(LocalFile):
+    """A file whose bytes are the end of whoever decodes them."""
+
+    def __init__(self, path: Path, decoder: MediaDecoder, how: signal.Signals) -> None:
+        super().__init__(path)
+        self._decoder, self._how = decoder, how
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        assert self._decoder._child is not None
+        os.kill(self._decoder._child.pid, self._how)
+        return super().read_at(offset, length)
+
+
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [
+        (signal.SIGSEGV, Reason.DECODER_DIED),
+        (signal.SIGKILL, Reason.DECODER_DIED),
+        (signal.SIGSTOP, Reason.DECODER_STALLED),
+    ],
+)
+def test_a_decoder_that_dies_or_hangs_costs_one_video(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: signal.Signals, reason: Reason
+) -> None:
+    monkeypatch.setattr(media, "STALL_S", 1.0)
+    with MediaDecoder() as decoder:
+        bad = KillsItsReader(SAMPLES / "weather.mp4", decoder, how)
+        with bad, pytest.raises(MediaError, match=r"bad\.mp4") as failed:
+            decoder.extract(bad, "bad.mp4", tmp_path / "bad.flac")
+        assert failed.value.reason is reason
+        _, samples = decode(decoder, SAMPLES / "weather.mp4", tmp_path)
+    assert len(samples) > 13 * SAMPLE_RATE
+
+
+def test_the_child_gets_no_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "canary")
+    with MediaDecoder() as decoder:
+        decode(decoder, SAMPLES / "weather.mp4", tmp_path)
+        assert decoder._child is not None
+        environment = Path(f"/proc/{decoder._child.pid}/environ").read_bytes()
+    assert b"canary" not in environment
+
+
+def test_an_hour_of_silence_claimed_by_four_kilobytes_is_bounded(
+    decoder: MediaDecoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(media, "MAX_AUDIO_S", 600.0)
+    with wave.open(str(tmp_path / "slow.wav"), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(1)
+        file.writeframes(b"\0\0" * 2000)
+    with pytest.raises(MediaError) as refused:
+        decode(decoder, tmp_path / "slow.wav", tmp_path)
+    assert refused.value.reason in (Reason.TOO_LONG, Reason.UNDECODABLE_AUDIO)

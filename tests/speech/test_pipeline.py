@@ -1,0 +1,116 @@
+"""Words of real recordings: right enough, in the right place, and the same however they are asked for."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from speech.media import LocalFile, MediaDecoder, read_flac
+from speech.models import ModelVersion
+from speech.pipeline import Recording, Transcriber, into_segments
+from speech.scoring import Score, TimedWord, score
+from speech.types import SAMPLE_RATE, Samples, Transcript, Word
+from speech.voice import speech_regions, windows
+from tests.conftest import ROOT, SAMPLES
+
+FAST = ModelVersion("fast", "pocketsphinx", options={"fwdflat": False, "maxhmmpf": 3000, "topn": 2, "ds": 2})
+REAL_SPEECH = ROOT.parent / "shared" / "data"
+
+
+def samples_of(path: Path, scratch: Path) -> Samples:
+    with MediaDecoder() as decoder, LocalFile(path) as source:
+        decoder.extract(source, path.name, scratch / "audio.flac")
+    return read_flac(scratch / "audio.flac")
+
+
+@pytest.fixture(scope="module")
+def fast() -> Iterator[Transcriber]:
+    with Transcriber(FAST) as transcriber:
+        yield transcriber
+
+
+def words(transcriber: Transcriber, recordings: list[Recording]) -> dict[str, list[Word]]:
+    heard = {}
+    for one in transcriber.run(recordings):
+        assert isinstance(one.outcome, Transcript)
+        heard[one.id] = one.outcome.words
+    return heard
+
+
+def test_words_do_not_depend_on_neighbours_or_workers(fast: Transcriber, tmp_path: Path) -> None:
+    recordings = [
+        Recording(name, samples_of(SAMPLES / name, tmp_path))
+        for name in ("station.webm", "delayed_audio.mp4")
+    ]
+    together = words(fast, recordings)
+    alone = {recording.id: words(fast, [recording])[recording.id] for recording in reversed(recordings)}
+    with Transcriber(FAST, workers=2) as two_processes:
+        side_by_side = words(two_processes, recordings)
+    assert together == alone == side_by_side
+    assert all(together.values())
+
+
+def test_words_of_a_window_stand_where_the_window_stood(fast: Transcriber, tmp_path: Path) -> None:
+    spoken = samples_of(SAMPLES / "delayed_audio.mp4", tmp_path)
+    pause = np.zeros(45 * SAMPLE_RATE, dtype=np.int16)
+    (early,) = words(fast, [Recording("a", spoken)]).values()
+    (twice,) = words(fast, [Recording("b", np.concatenate([spoken, pause, spoken]))]).values()
+    offset = (len(spoken) + len(pause)) / SAMPLE_RATE
+    late = [TimedWord(word.text, word.start_s - offset) for word in twice if word.start_s > offset]
+    same = score([TimedWord(word.text, word.start_s) for word in early], late)
+    # The detector's frames fall elsewhere, so a word may be heard differently, but not elsewhere.
+    assert same.wer < 0.1
+    assert same.median_start_error_s is not None
+    assert same.median_start_error_s < 0.02
+
+
+def test_windows_hold_all_speech_and_none_is_too_long(tmp_path: Path) -> None:
+    speech = np.tile(samples_of(SAMPLES / "library.mp4", tmp_path), 5)
+    cut = list(windows(speech, max_window_s=10.0))
+    assert all(window.duration_s <= 10.0 for window in cut)
+    for start, end in speech_regions(speech):
+        covered = sum(max(0.0, min(end, w.start_s + w.duration_s) - max(start, w.start_s)) for w in cut)
+        assert covered == pytest.approx(end - start, abs=0.01)
+
+
+def test_endless_speech_is_cut_at_its_quietest_moment() -> None:
+    rng = np.random.default_rng(7)
+    voice = (6000 * np.sin(np.arange(40 * SAMPLE_RATE) * 0.15) * (1 + rng.random(40 * SAMPLE_RATE))).astype(
+        np.int16
+    )
+    voice[int(24.9 * SAMPLE_RATE) : int(25.1 * SAMPLE_RATE)] //= 50
+    assert len(speech_regions(voice)) == 1
+    first, second = windows(voice, max_window_s=30.0)
+    assert first.duration_s == pytest.approx(25.0, abs=0.15)
+    assert second.start_s == pytest.approx(first.start_s + first.duration_s)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.01, 4.0])
+def test_silence_has_no_words(fast: Transcriber, seconds: float) -> None:
+    silence = np.zeros(int(seconds * SAMPLE_RATE), dtype=np.int16)
+    assert words(fast, [Recording("silence", silence)]) == {"silence": []}
+
+
+def test_segments_end_at_pauses_and_sentence_ends() -> None:
+    def word(text: str, start: float, end: float) -> Word:
+        return Word(text, start, end, 1.0, "test")
+
+    spoken = [word("one", 0.0, 0.4), word("two.", 0.5, 0.9), word("three", 0.95, 1.2), word("four", 2.0, 2.2)]
+    assert [segment.text for segment in into_segments(spoken)] == ["one two.", "three", "four"]
+
+
+@pytest.mark.skipif(not REAL_SPEECH.exists(), reason="needs recordings that are not part of the project")
+def test_real_read_speech(tmp_path: Path) -> None:
+    total = Score()
+    with Transcriber(ModelVersion("full", "pocketsphinx")) as full:
+        for name in ("librivox-0880", "librivox-0920"):
+            aligned = json.loads((REAL_SPEECH / f"{name}.json").read_text())["w"]
+            said = [TimedWord(w["t"].split("(")[0], w["b"]) for w in aligned if w["t"] != "<sil>"]
+            recording = Recording(name, samples_of(REAL_SPEECH / f"{name}.wav", tmp_path))
+            (heard,) = words(full, [recording]).values()
+            total += score(said, [TimedWord(word.text, word.start_s) for word in heard])
+    assert total.wer <= 0.35
+    assert total.median_start_error_s is not None
+    assert total.median_start_error_s <= 0.08

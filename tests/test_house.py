@@ -1,0 +1,62 @@
+"""The house: what is defined, and that loading it loads no engine."""
+
+import subprocess
+import sys
+
+from asr_assets.definitions import defs
+
+HEAVY = (
+    "torch",
+    "transformers",
+    "faster_whisper",
+    "ctranslate2",
+    "ray",
+    "kubernetes",
+    "dagster_k8s",
+    "pocketsphinx",
+)
+
+
+def test_what_the_ui_shows() -> None:
+    repository = defs.get_repository_def()
+    graph = repository.asset_graph
+    shown = {
+        node.key.to_user_string(): (
+            node.group_name,
+            sorted(node.kinds),
+            node.partitions_def.name if node.partitions_def else None,  # type: ignore[attr-defined]
+            sorted(key.name for key in node.check_keys),
+            sorted(parent.to_user_string() for parent in node.parent_keys),
+        )
+        for node in graph.asset_nodes
+        if node.description
+    }
+    checks = [
+        "every_video_accounted_for",
+        "every_word_timed",
+        "inside_the_video",
+        "probabilities_in_range",
+        "times_monotonic",
+    ]
+    transcripts = ("transcripts", ["parquet", "pocketsphinx"], "batch", checks, ["extracted_audio"])
+    assert shown == {
+        "raw_videos": ("ingestion", ["video"], "batch", [], []),
+        "extracted_audio": ("ingestion", ["ffmpeg", "flac"], "batch", [], ["raw_videos"]),
+        "transcripts/pocketsphinx": transcripts,
+        "transcripts/pocketsphinx_fast": transcripts,
+        "word_timings": (
+            "warehouse",
+            ["duckdb"],
+            None,
+            ["videos_known", "words_match_transcripts"],
+            ["transcripts/pocketsphinx", "transcripts/pocketsphinx_fast"],
+        ),
+    }
+    assert {job.name for job in repository.get_all_jobs()} >= {"process_batch", "load_words"}
+    assert {sensor.name for sensor in repository.sensor_defs} == {"new_videos", "published_words"}
+
+
+def test_definitions_load_no_engine() -> None:
+    code = f"import asr_assets.definitions, sys; print([m for m in {HEAVY} if m in sys.modules])"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert loaded.stdout.strip() == "[]"
