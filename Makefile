@@ -27,7 +27,7 @@ check-types: .venv/installed-dev
 	$(BIN)/mypy
 
 unit: .venv/installed-dev
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadgroup
 
 lock:  ## Resolve all dependencies anew and pin what came out
 	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock

@@ -13,9 +13,8 @@ from typing import Annotated, Any
 import duckdb
 import typer
 from rich.console import Console
-from rich.table import Column, Table
 
-from asr_assets.drawing import Bars, quiet
+from asr_assets.drawing import Bars, quiet, table
 from resources import snapshot
 from resources.search import search as find
 from resources.settings import HOME, Settings, local_path
@@ -103,14 +102,14 @@ def search(
     """Find a phrase in the current words."""
     with reading(Settings.from_env()) as connection:
         hits = find(connection, phrase, limit)
-    table = Table("video", "from", "to", "probability", "context")
+    shown = table("video", "from", "to", "probability", "context")
     for hit in hits:
-        table.add_row(
+        shown.add_row(
             hit.video_key, f"{hit.start_s:.2f}", f"{hit.end_s:.2f}", f"{hit.probability:.2f}", hit.context
         )
     if not hits:
         raise AsrError(f"nobody says {phrase!r} in the current words")
-    out.print(table)
+    out.print(shown)
 
 
 @app.command()
@@ -131,11 +130,11 @@ def sql(
 @app.command()
 def models() -> None:
     """List the model versions of models.toml."""
-    table = Table("model", "engine", "state", "fingerprint", "description")
+    shown = table("model", "engine", "state", "fingerprint", "description")
     for model in read_models(Settings.from_env().models).values():
         state = "first champion" if model.champion else "enabled" if model.enabled else "disabled"
-        table.add_row(model.name, model.engine, state, model.fingerprint[:12], model.description)
-    out.print(table)
+        shown.add_row(model.name, model.engine, state, model.fingerprint[:12], model.description)
+    out.print(shown)
 
 
 @app.command()
@@ -194,10 +193,10 @@ def summarize(settings: Settings) -> None:
             GROUP BY ALL ORDER BY ALL
             """
         ).fetchall()
-    table = Table("outcome", "videos", "words")
+    shown = table("outcome", "videos", "words")
     for outcome, videos, words in rows:
-        table.add_row(outcome, str(videos), str(words))
-    err.print(table)
+        shown.add_row(outcome, str(videos), str(words))
+    err.print(shown)
 
 
 def choose(settings: Settings, name: str | None) -> ModelVersion:
@@ -233,10 +232,10 @@ def write_rows(columns: list[str], rows: Iterator[tuple[Any, ...]], format: Tabl
         for row in rows:
             typer.echo(json.dumps(dict(zip(columns, row, strict=True)), default=str, ensure_ascii=False))
     else:
-        table = Table(*(Column(name, overflow="fold") for name in columns))
+        shown = table(*columns)
         for row in rows:
-            table.add_row(*("NULL" if value is None else str(value) for value in row))
-        out.print(table)
+            shown.add_row(*("NULL" if value is None else str(value) for value in row))
+        out.print(shown)
 
 
 def complain(error: AsrError) -> None:

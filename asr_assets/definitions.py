@@ -46,9 +46,14 @@ def build(settings: Settings) -> Definitions:
             ),
         ],
         sensors=[
-            # A folder is somebody at a desk who wants to see words; a bucket wants full batches.
+            # A folder is somebody at a desk who wants to see words: two minutes from copy to query, the
+            # second video in a row included. A bucket wants full batches and few loads.
             listing_sensor(BatchLimits(wait_s=5.0) if watching_a_folder else BatchLimits(), interval_s=15),
-            loading_sensor([transcripts_key(name) for name in enabled], WORD_TIMINGS),
+            loading_sensor(
+                [transcripts_key(name) for name in enabled],
+                WORD_TIMINGS,
+                interval_s=20 if watching_a_folder else 60,
+            ),
         ],
         resources={
             # Secrets are in none of these: S3 credentials come from the AWS environment alone.

@@ -5,8 +5,8 @@ import shutil
 
 import duckdb
 from rich.console import Console
-from rich.table import Table
 
+from asr_assets.drawing import table
 from resources.settings import HOME, Settings, local_path
 from speech.errors import AsrError
 from speech.scoring import Score, TimedWord, score
@@ -41,7 +41,7 @@ def references() -> dict[str, list[TimedWord]]:
 
 def show(connection: duckdb.DuckDBPyConnection, console: Console) -> None:
     """What was found: every video's end, the two models side by side, and what to type next."""
-    table = Table("video", "outcome", "words", "first words", title="Every video ended as a row")
+    shown = table("video", "outcome", "words", "first words", title="Every video ended as a row")
     rows = connection.execute(
         """
         SELECT video_key, coalesce(t.reason, t.status), t.words,
@@ -53,10 +53,10 @@ def show(connection: duckdb.DuckDBPyConnection, console: Console) -> None:
         """
     ).fetchall()
     for key, outcome, words, text in rows:
-        table.add_row(key, outcome, str(words), text or "")
-    console.print(table)
+        shown.add_row(key, outcome, str(words), text or "")
+    console.print(shown)
 
-    table = Table(
+    shown = table(
         "model", "WER", "median start error", "times real time", title="The model versions on the samples"
     )
     for model, rtfx in connection.execute(
@@ -68,10 +68,10 @@ def show(connection: duckdb.DuckDBPyConnection, console: Console) -> None:
     ).fetchall():
         scored = score_model(connection, model)
         error = scored.median_start_error_s
-        table.add_row(
+        shown.add_row(
             model, f"{scored.wer:.1%}", "-" if error is None else f"{error * 1000:.0f} ms", f"{rtfx:.1f}"
         )
-    console.print(table)
+    console.print(shown)
     (total,) = connection.execute("SELECT count(*) FROM words_current").fetchone() or (0,)
     console.print(f"{total} words stand in words_current. Next:")
     console.print('  .venv/bin/asr search "the right time"')

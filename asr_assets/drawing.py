@@ -6,9 +6,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Self, TypeVar
 
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.progress import TimeElapsedColumn as Elapsed
+from rich.table import Column, Table
 
 from asr_assets.progress import LOGGER
 
@@ -60,6 +62,12 @@ class Bars(logging.Handler):
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
         LOGGER.removeHandler(self)
+
+
+def table(*columns: str, title: str | None = None) -> Table:
+    """A plain table that cuts nothing off: ids and keys fold instead."""
+    folding = (Column(name, overflow="fold") for name in columns)
+    return Table(*folding, title=title, title_justify="left", box=box.SIMPLE_HEAD)
 
 
 def quiet() -> None:

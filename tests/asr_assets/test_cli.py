@@ -7,6 +7,8 @@ import pytest
 
 from tests.conftest import SAMPLES, Platform
 
+pytestmark = pytest.mark.xdist_group("demo")
+
 
 @pytest.mark.parametrize(
     ("arguments", "env", "sentence"),

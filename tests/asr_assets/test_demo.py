@@ -8,6 +8,8 @@ import pytest
 from speech.scoring import Score, TimedWord, score
 from tests.conftest import ROOT, Platform
 
+pytestmark = pytest.mark.xdist_group("demo")
+
 REFERENCES: dict[str, Any] = json.loads((ROOT / "samples" / "references.json").read_text())
 
 

@@ -26,7 +26,8 @@ def test_a_bucket_to_words_and_back_again(platform: Platform, bucket: str, s3_en
         f"in/it's/soundless.mp4,s3://{bucket},empty,no_audio,False",
     ]
     before = platform.tables()
-    assert len(list((platform.root / "cache").rglob("*.duckdb"))) == 1
+    assert "the picture starts first" in platform.must("search", "picture starts first")
+    assert len(list((platform.root / "cache" / "asr").glob("*.duckdb"))) == 1
 
     client.put_object(Bucket=bucket, Key="in/it's/corrupt.mp4", Body=(SAMPLES / "silent.mp4").read_bytes())
     client.delete_object(Bucket=bucket, Key="in/it's/soundless.mp4")
@@ -35,4 +36,3 @@ def test_a_bucket_to_words_and_back_again(platform: Platform, bucket: str, s3_en
         "ok,"
     ]
     assert platform.tables()["words"] == before["words"]
-    assert len(list((platform.root / "cache").rglob("*.duckdb"))) == 1

@@ -1,0 +1,208 @@
+"""make dev as an operator has it: a real UI, a real daemon, real runs, asked over GraphQL."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+from urllib.request import Request, urlopen
+
+import pytest
+
+from resources.ingest_log import IngestLog, Video
+from resources.store import Store
+from speech.errors import WarehouseError
+from tests.conftest import Platform
+
+pytestmark = pytest.mark.xdist_group("dev")
+
+LOCATION = {"repositoryLocationName": "asr_platform", "repositoryName": "__repository__"}
+
+
+class Dev:
+    """A running asr dev."""
+
+    def __init__(self, platform: Platform) -> None:
+        self.platform = platform
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        self._log = (platform.root / "dev.log").open("w")
+        self._process = subprocess.Popen(
+            platform.command("dev", "--port", str(self.port)),
+            env=platform.environment,
+            cwd=platform.root,
+            stdout=self._log,
+            stderr=self._log,
+            start_new_session=True,
+        )
+
+    def ask(self, query: str, **variables: Any) -> Any:
+        body = json.dumps({"query": query, "variables": variables}).encode()
+        request = Request(f"http://127.0.0.1:{self.port}/graphql", body, {"Content-Type": "application/json"})
+        with urlopen(request, timeout=60) as answer:
+            data = json.load(answer)
+        assert "errors" not in data, data
+        return data["data"]
+
+    def up(self) -> bool:
+        assert self._process.poll() is None, (self.platform.root / "dev.log").read_text()[-2000:]
+        try:
+            return bool(
+                self.ask("{ repositoriesOrError { ... on RepositoryConnection { nodes { name } } } }")
+            )
+        except (URLError, ConnectionError):
+            return False
+
+    def end(self, how: signal.Signals) -> None:
+        os.killpg(self._process.pid, how)
+        self._process.wait(60)
+        self._log.close()
+
+
+def wait_for(what: Callable[[], Any], seconds: float) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (found := what()):
+        assert time.monotonic() < deadline, f"not within {seconds:g} s"
+        time.sleep(0.5)
+    return found
+
+
+def spoken(platform: Platform, key: str, model: str) -> int:
+    try:
+        (count,) = platform.sql(
+            "SELECT count(*) FROM words JOIN videos_current USING (video_id) "
+            f"WHERE video_key = '{key}' AND model_version = '{model}'"
+        )
+    except WarehouseError:  # nothing was published yet
+        return 0
+    return int(count)
+
+
+@pytest.fixture
+def platform(tmp_path: Path) -> Platform:
+    """Both model versions of a clone."""
+    return Platform(tmp_path)
+
+
+@pytest.fixture
+def dev(platform: Platform) -> Iterator[Dev]:
+    dev = Dev(platform)
+    try:
+        wait_for(dev.up, 90)
+        yield dev
+    finally:
+        dev.end(signal.SIGTERM)
+
+
+LAUNCH = """
+mutation (
+  $job: String!, $assets: [AssetKeyInput!]!, $batch: String!, $location: String!, $repository: String!
+) {
+  launchRun(executionParams: {
+    selector: {
+      jobName: $job, assetSelection: $assets,
+      repositoryLocationName: $location, repositoryName: $repository
+    },
+    executionMetadata: {tags: [{key: "dagster/partition", value: $batch}]}
+  }) { __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } }
+}
+"""
+BACKFILL = """
+mutation ($assets: [AssetKeyInput!]!, $batch: String!) {
+  launchPartitionBackfill(backfillParams: {assetSelection: $assets, partitionNames: [$batch]}) {
+    __typename ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message }
+  }
+}
+"""
+ADD_PARTITION = """
+mutation ($selector: RepositorySelector!, $batch: String!) {
+  addDynamicPartition(repositorySelector: $selector, partitionsDefName: "batch", partitionKey: $batch) {
+    __typename
+  }
+}
+"""
+STOP = "mutation ($id: String!) { stopSensor(id: $id) { __typename } }"
+SENSORS = """
+query ($selector: RepositorySelector!) {
+  sensorsOrError(repositorySelector: $selector) { ... on Sensors { results { id name } } }
+}
+"""
+
+
+def test_a_video_put_in_the_folder_a_run_from_the_ui_and_a_backfill_all_end_in_words(
+    platform: Platform, dev: Dev
+) -> None:
+    # A video copied into the watched folder: no further action.
+    platform.add("weather.mp4")
+    wait_for(lambda: spoken(platform, "weather.mp4", "pocketsphinx"), 120)
+
+    # A batch that no sensor runs: only the champion's words, by a click on process_batch.
+    sensors = dev.ask(SENSORS, selector=LOCATION)["sensorsOrError"]["results"]
+    (listing,) = (sensor["id"] for sensor in sensors if sensor["name"] == "new_videos")
+    dev.ask(STOP, id=listing)
+    platform.add("delayed_audio.mp4")
+    batch = ingest(platform, "delayed_audio.mp4")
+    dev.ask(ADD_PARTITION, selector=LOCATION, batch=batch)
+    assets = [["raw_videos"], ["extracted_audio"], ["transcripts", "pocketsphinx"]]
+    launched = dev.ask(
+        LAUNCH,
+        job="process_batch",
+        assets=[{"path": path} for path in assets],
+        batch=batch,
+        location=LOCATION["repositoryLocationName"],
+        repository=LOCATION["repositoryName"],
+    )["launchRun"]
+    assert launched["__typename"] == "LaunchRunSuccess", launched
+    wait_for(lambda: spoken(platform, "delayed_audio.mp4", "pocketsphinx"), 180)
+    assert spoken(platform, "delayed_audio.mp4", "pocketsphinx_fast") == 0
+
+    # The second model is filled by a backfill of its asset.
+    fast = [{"path": ["transcripts", "pocketsphinx_fast"]}]
+    backfill = dev.ask(BACKFILL, assets=fast, batch=batch)["launchPartitionBackfill"]
+    assert backfill["__typename"] == "LaunchBackfillSuccess", backfill
+    wait_for(lambda: spoken(platform, "delayed_audio.mp4", "pocketsphinx_fast"), 240)
+
+
+def test_killed_in_the_middle_and_started_again_it_goes_on_by_itself(
+    platform: Platform,
+) -> None:
+    platform.add("weather.mp4", "library.mp4", "kitchen.mkv")
+    unfinished = platform.root / "data" / "unfinished"
+    dev = Dev(platform)
+    try:
+        wait_for(lambda: any(unfinished.rglob("*.json")), 120)
+    finally:
+        dev.end(signal.SIGKILL)
+    again = Dev(platform)
+    try:
+        for video in ("weather.mp4", "library.mp4", "kitchen.mkv"):
+            wait_for(partial(spoken, platform, video, "pocketsphinx_fast"), 240)
+        runs = again.ask("{ runsOrError { ... on Runs { results { jobName status } } } }")
+    finally:
+        again.end(signal.SIGTERM)
+    ends = {run["status"] for run in runs["runsOrError"]["results"] if run["jobName"] == "process_batch"}
+    assert ends == {"FAILURE", "SUCCESS"}
+    assert platform.sql("SELECT count(*) FROM videos") == ["3"]
+
+
+def ingest(platform: Platform, name: str) -> str:
+    """What the sensor would record."""
+    stat = (platform.videos / name).stat()
+    video = Video(
+        source=f"file://{platform.videos}",
+        key=name,
+        version=f"{stat.st_size}-{stat.st_mtime_ns}",
+        size_bytes=stat.st_size,
+        modified_at=datetime.fromtimestamp(stat.st_mtime, UTC),
+    )
+    entry = IngestLog(Store(url=f"file://{platform.root / 'data'}")).append([video])
+    assert entry is not None
+    assert entry.batch is not None
+    return entry.batch
