@@ -6,8 +6,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from dagster import DagsterInstance, RunConfig
+from dagster_shared.error import SerializableErrorInfo
 
-from asr_assets.definitions import build
+from asr_assets.definitions import defs
 from asr_assets.launchers import TAG, Launcher, become
 from resources import layout
 from resources.ingest_log import IngestLog
@@ -41,8 +42,7 @@ class Runner:
         home = prepare_home(self.settings)
         self.instance = DagsterInstance.get()
         become(Launcher.COMMAND_LINE, home, self.instance)
-        self._definitions = build(self.settings)
-        resources = self._definitions.resources or {}
+        resources = defs.resources or {}
         self.source, self.store = resources["source"], resources["store"]
         self.models = resources["speech_models"]
 
@@ -80,7 +80,7 @@ class Runner:
             if job == PROCESS_BATCH
             else {},
         )
-        result = self._definitions.resolve_job_def(job).execute_in_process(
+        result = defs.resolve_job_def(job).execute_in_process(
             run_config=config,
             instance=self.instance,
             partition_key=partition,
@@ -89,13 +89,23 @@ class Runner:
         )
         if result.success:
             return
-        # The innermost message is ours, where it is ours at all.
-        causes = [
-            (event.step_key, event.step_failure_data.error) for event in result.get_step_failure_events()
-        ]
-        step, error = causes[0] if causes else (job, None)
-        while error and error.cause:
-            error = error.cause
-        why = error.message.strip().splitlines()[0] if error else "no step says why"
+        failed = next(iter(result.get_step_failure_events()), None)
+        step = failed.step_key if failed else job
+        why = _sentence(failed.step_failure_data.error) if failed else "no step says why"
         where = f"batch {partition}: " if partition else ""
         raise AsrError(f"{where}{step} failed: {why} (run {result.run_id}; asr dev shows its log)")
+
+
+def _sentence(error: SerializableErrorInfo | None) -> str:
+    """Our own message where there is one in the chain of causes, else the innermost."""
+    ours = {kind.__name__ for kind in _kinds_of(AsrError)}
+    while error and error.cause and error.cls_name not in ours:
+        error = error.cause
+    if error is None:
+        return "no error was recorded"
+    # Dagster stores "module.Class: message".
+    return error.message.strip().split(": ", 1)[-1]
+
+
+def _kinds_of(kind: type[AsrError]) -> set[type[AsrError]]:
+    return {kind}.union(*(_kinds_of(child) for child in kind.__subclasses__()))

@@ -36,8 +36,9 @@ CODECS = (
     "pcm_s8,pcm_u8,pcm_s16le,pcm_s16be,pcm_s24le,pcm_s24be,pcm_s32le,pcm_s32be,"
     "pcm_f32le,pcm_f32be,pcm_f64le,pcm_f64be,pcm_alaw,pcm_mulaw,pcm_bluray,pcm_dvd"
 )
-# Containers whose clock starts anywhere; players show their first moment as 0.
-FREE_RUNNING = {"mpegts", "mpeg"}
+# The container whose clock is the one that players show; in all others it may start anywhere (MPEG-TS
+# always does, a piece cut out of a longer Matroska file too), and players show the first moment as 0.
+ABSOLUTE = "mov"
 
 MEMORY_BYTES = 4 << 30
 FILE_BYTES = 4 << 30
@@ -94,11 +95,10 @@ def audio_of(container: InputContainer) -> AudioStream | None:
 
 
 def origin_of(container: InputContainer) -> Seconds:
-    """The container's time that a player shows as 0."""
-    start = (container.start_time or 0) / av.time_base
-    if FREE_RUNNING & set(container.format.name.split(",")):
-        return start
-    return min(0.0, start)
+    """The container's time that a player shows as 0; sound before it (encoder delay) is not played."""
+    if ABSOLUTE in container.format.name.split(","):
+        return 0.0
+    return max(0.0, (container.start_time or 0) / av.time_base)
 
 
 def probe(container: InputContainer) -> dict[str, Any]:

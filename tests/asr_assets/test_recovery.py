@@ -144,3 +144,16 @@ def test_a_changed_video_supersedes_and_going_back_restores(platform: Platform) 
     platform.must("run")
     assert platform.sql(spoken) == first
     assert platform.sql("SELECT count(*) FROM videos") == ["2"]
+
+
+def test_one_model_that_fails_does_not_hold_up_another(platform: Platform) -> None:
+    platform.add("delayed_audio.mp4")
+    toml = Path(platform.env["ASR_MODELS"])
+    good = toml.read_text()
+    toml.write_text(good + '\n[broken]\nengine = "pocketsphinx"\noptions = { no_such_option = 1 }\n')
+    done = platform.asr("run")
+    assert done.returncode == 1
+    assert "model broken: pocketsphinx refuses its options" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert platform.sql("SELECT model_version, status FROM transcripts") == ["pocketsphinx_fast,ok"]
+    assert int(platform.sql("SELECT count(*) FROM words_current")[0]) > 15

@@ -6,6 +6,7 @@ import socket
 import wave
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -66,25 +67,51 @@ def test_length_survives_any_rate_and_layout(
     assert np.abs(samples).max() > 1000
 
 
+def write_clip(path: Path, container: str, codec: str, starts_s: list[float]) -> None:
+    """Tones of 1.08 s, each beginning at its time on the container's clock."""
+    tone = (8000 * np.sin(np.arange(1152) * 0.2)).astype(np.int16).reshape(1, -1)
+    with av.open(str(path), "w", format=container) as output:
+        stream: Any = output.add_stream(codec, rate=16_000, layout="mono")
+        for start_s in starts_s:
+            for n in range(15):
+                frame = av.AudioFrame.from_ndarray(tone, format="s16", layout="mono")
+                frame.sample_rate, frame.pts = 16_000, round(start_s * 16_000) + n * 1152
+                output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
+
+
 def test_a_gap_in_the_timestamps_becomes_silence_of_that_length(
     decoder: MediaDecoder, tmp_path: Path
 ) -> None:
-    path = tmp_path / "gap.mkv"
-    tone = (8000 * np.sin(np.arange(16_000) * 0.2)).astype(np.int16)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("pcm_s16le", rate=16_000, layout="mono")
-        for start_s in (0, 3):
-            for n in range(10):
-                chunk = tone[n * 1600 : (n + 1) * 1600].reshape(1, -1)
-                frame = av.AudioFrame.from_ndarray(chunk, format="s16", layout="mono")
-                frame.sample_rate, frame.pts = 16_000, start_s * 16_000 + n * 1600
-                container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    info, samples = decode(decoder, path, tmp_path)
-    assert info.duration_s == pytest.approx(4.0, abs=0.01)
-    silent = samples[int(1.1 * SAMPLE_RATE) : int(2.9 * SAMPLE_RATE)]
-    assert not silent.any()
+    write_clip(tmp_path / "gap", "matroska", "pcm_s16le", [0.0, 3.0])
+    info, samples = decode(decoder, tmp_path / "gap", tmp_path)
+    assert info.duration_s == pytest.approx(4.08, abs=0.01)
+    assert not samples[int(1.2 * SAMPLE_RATE) : int(2.9 * SAMPLE_RATE)].any()
     assert np.abs(samples[int(3.1 * SAMPLE_RATE) :]).max() > 1000
+
+
+def test_a_clock_that_jumps_back_is_bridged_and_counted(decoder: MediaDecoder, tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    write_clip(first, "mpegts", "mp2", [900.0])
+    write_clip(second, "mpegts", "mp2", [10.0])
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(first.read_bytes() + second.read_bytes())
+    info, _ = decode(decoder, joined, tmp_path)
+    assert info.clock_jumps == 1
+    assert info.duration_s == pytest.approx(2.16, abs=0.2)
+
+
+@pytest.mark.parametrize(
+    ("container", "codec", "start_s", "shown_s"),
+    [("mov", "pcm_s16le", 2.0, 2.0), ("matroska", "pcm_s16le", 5000.0, 0.0), ("mpegts", "mp2", 70.0, 0.0)],
+)
+def test_sound_stands_where_a_player_shows_it(
+    decoder: MediaDecoder, tmp_path: Path, container: str, codec: str, start_s: float, shown_s: float
+) -> None:
+    write_clip(tmp_path / "clip", container, codec, [start_s])
+    info, samples = decode(decoder, tmp_path / "clip", tmp_path)
+    assert first_sound_s(samples) == pytest.approx(shown_s, abs=0.05)
+    assert info.duration_s == pytest.approx(shown_s + 1.08, abs=0.1)
 
 
 def zero_bytes(folder: Path) -> Path:
