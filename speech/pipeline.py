@@ -8,10 +8,11 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Self
 
-from speech.engines import Engine, load_engine
+from speech.engines import ENGINES, Engine
 from speech.errors import EngineError, MediaError, ModelError, Reason
 from speech.media import LocalFile, MediaDecoder, duration_of, read_flac
 from speech.models import ModelVersion
@@ -51,7 +52,7 @@ class Transcriber:
 
     def __init__(self, model: ModelVersion, workers: int = 1) -> None:
         self.model = model
-        self._engine: Engine = load_engine(model)
+        self._engine: Engine = import_module(ENGINES[model.engine].module).load(model)
         self._workers = workers
         self._pool: ProcessPoolExecutor | None = None
 

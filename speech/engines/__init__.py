@@ -6,13 +6,9 @@ that file only, when a model of it is loaded.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import import_module
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import Protocol
 
 from speech.types import Window, Word
-
-if TYPE_CHECKING:
-    from speech.models import ModelVersion
 
 
 class Engine(Protocol):
@@ -27,7 +23,7 @@ class Engine(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class EngineEntry:
-    """Where an engine lives, and the package whose version decides what it hears."""
+    """Where ``load(model)`` gives an :class:`Engine`, and the package that decides what it hears."""
 
     module: str
     package: str
@@ -36,11 +32,3 @@ class EngineEntry:
 ENGINES = {
     "pocketsphinx": EngineEntry(module="speech.engines.pocketsphinx", package="pocketsphinx"),
 }
-
-
-def load_engine(model: "ModelVersion") -> Engine:
-    """Load the weights of a model version.
-
-    Raises :class:`~speech.errors.ModelError` when its options or weights are wrong.
-    """
-    return cast(Engine, import_module(ENGINES[model.engine].module).load(model))

@@ -57,5 +57,5 @@ class PocketSphinx:
 
 
 def load(model: ModelVersion) -> PocketSphinx:
-    """Entry point for :func:`speech.engines.load_engine`."""
+    """Entry point for :class:`speech.pipeline.Transcriber`."""
     return PocketSphinx(model)
