@@ -14,14 +14,15 @@ import duckdb
 import typer
 from rich.console import Console
 
-from asr_assets.drawing import Bars, quiet, table
+from asr_assets.drawing import Bars, printable, quiet, table
 from resources import snapshot
+from resources.models import SpeechModels
 from resources.search import search as find
 from resources.settings import HOME, Settings, local_path
 from resources.store import Store
-from speech.errors import AsrError, ModelError
+from speech.errors import AsrError
 from speech.formats import Format
-from speech.models import ModelVersion, read_models
+from speech.models import read_models
 
 app = typer.Typer(
     help="Videos in, every spoken word out, with its start, its end and its probability.",
@@ -29,7 +30,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-out, err = Console(highlight=False), Console(stderr=True, highlight=False)
+# Names and words are other people's text: nothing in them is markup.
+out = Console(highlight=False, markup=False, emoji=False)
+err = Console(stderr=True, highlight=False, markup=False, emoji=False)
 if not out.is_terminal:
     out.width = 160  # a pipe has no width, and 80 columns cut ids in half
 
@@ -80,7 +83,9 @@ def transcribe(
         raise AsrError(f"{format} is a document of its own for each file: give one file at a time")
     failed = 0
     with Bars(err) as bars:
-        version = choose(Settings.from_env(), model)
+        settings = Settings.from_env()
+        versions = SpeechModels(path=str(settings.models))
+        version = versions.get(model or settings.champion or versions.first_champion)
         with bars.busy(f"loading {version.name}"):
             transcriber = Transcriber(version)
         for file in files:
@@ -105,7 +110,11 @@ def search(
     shown = table("video", "from", "to", "probability", "context")
     for hit in hits:
         shown.add_row(
-            hit.video_key, f"{hit.start_s:.2f}", f"{hit.end_s:.2f}", f"{hit.probability:.2f}", hit.context
+            printable(hit.video_key),
+            f"{hit.start_s:.2f}",
+            f"{hit.end_s:.2f}",
+            f"{hit.probability:.2f}",
+            hit.context,
         )
     if not hits:
         raise AsrError(f"nobody says {phrase!r} in the current words")
@@ -199,15 +208,6 @@ def summarize(settings: Settings) -> None:
     err.print(shown)
 
 
-def choose(settings: Settings, name: str | None) -> ModelVersion:
-    """A model version by name, or the first champion. Raises ModelError for an unknown name."""
-    versions = read_models(settings.models)
-    name = name or settings.champion or next(v.name for v in versions.values() if v.champion)
-    if name not in versions:
-        raise ModelError(f"unknown model {name!r}; {settings.models.name} has: {', '.join(versions)}")
-    return versions[name]
-
-
 @contextmanager
 def reading(settings: Settings) -> Iterator[duckdb.DuckDBPyConnection]:
     """The published copy."""
@@ -234,13 +234,13 @@ def write_rows(columns: list[str], rows: Iterator[tuple[Any, ...]], format: Tabl
     else:
         shown = table(*columns)
         for row in rows:
-            shown.add_row(*("NULL" if value is None else str(value) for value in row))
+            shown.add_row(*("NULL" if value is None else printable(str(value)) for value in row))
         out.print(shown)
 
 
 def complain(error: AsrError) -> None:
     """One sentence on stderr."""
-    err.print(f"asr: {error}", style="red", markup=False, soft_wrap=True)
+    err.print(printable(f"asr: {error}"), style="red", soft_wrap=True)
 
 
 def main() -> None:

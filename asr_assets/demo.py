@@ -6,7 +6,7 @@ import shutil
 import duckdb
 from rich.console import Console
 
-from asr_assets.drawing import table
+from asr_assets.drawing import printable, table
 from resources.settings import HOME, Settings, local_path
 from speech.errors import AsrError
 from speech.scoring import Score, TimedWord, score
@@ -53,7 +53,7 @@ def show(connection: duckdb.DuckDBPyConnection, console: Console) -> None:
         """
     ).fetchall()
     for key, outcome, words, text in rows:
-        shown.add_row(key, outcome, str(words), text or "")
+        shown.add_row(printable(key), outcome, str(words), text or "")
     console.print(shown)
 
     shown = table(

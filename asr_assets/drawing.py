@@ -70,6 +70,15 @@ def table(*columns: str, title: str | None = None) -> Table:
     return Table(*folding, title=title, title_justify="left", box=box.SIMPLE_HEAD)
 
 
+def printable(text: str) -> str:
+    r"""Text that cannot steer the terminal it is shown on.
+
+    >>> printable("a\x1b[31m\nb")
+    'a\\x1b[31m\\nb'
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def quiet() -> None:
     """Keep a library's notices to developers from a user's terminal."""
     warnings.filterwarnings("ignore", module="dagster")
