@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,7 +35,7 @@ app = typer.Typer(
 out = Console(highlight=False, markup=False, emoji=False)
 err = Console(stderr=True, highlight=False, markup=False, emoji=False)
 if not out.is_terminal:
-    out.width = 160  # a pipe has no width, and 80 columns cut ids in half
+    out.width = 10_000  # a pipe has no width: nothing is folded in it
 
 
 class TableFormat(StrEnum):
@@ -46,7 +47,7 @@ class TableFormat(StrEnum):
 
 
 Workers = Annotated[int, typer.Option(min=1, help="Processes that transcribe side by side")]
-CORES = os.cpu_count() or 1
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @app.command()
@@ -92,7 +93,7 @@ def transcribe(
             try:
                 with bars.busy(f"transcribing {file.name}"):
                     transcript = transcribe_file(transcriber, file)
-                typer.echo(format.write(transcript))
+                typer.echo(format.write(transcript, str(file)))
             except AsrError as error:
                 failed += 1
                 complain(error)
@@ -149,14 +150,16 @@ def models() -> None:
 @app.command()
 def dev(port: Annotated[int, typer.Option(help="Port of the UI, on this machine only")] = 3000) -> None:
     """Start Dagster's UI and its daemon, with the sensors on."""
-    from dagster import DagsterInstance
-
     from asr_assets.launchers import Launcher, become
     from asr_assets.running import prepare_home
 
     settings = Settings.from_env()
     home = prepare_home(settings)
-    become(Launcher.DAEMON, home, DagsterInstance.get())
+    become(Launcher.DAEMON, home)
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError as error:
+        raise AsrError(f"port {port} is taken; choose another with asr dev --port") from error
     if folder := local_path(settings.source_url):
         folder.mkdir(parents=True, exist_ok=True)
     err.print(f"watching {settings.source_url}; UI on http://127.0.0.1:{port}")
@@ -176,10 +179,12 @@ def process_everything(settings: Settings, workers: int) -> None:
             runner = Runner(settings, workers)
         with bars.busy(f"listing {settings.source_url}"):
             runner.ingest()
-            batches = list(runner.unfinished())
+            batches = [batch for batch in runner.batches() if runner.missing(batch)]
         for batch in bars.each(batches, "batches"):
             try:
-                runner.process(batch)
+                # Asked again: a daemon may have done it meanwhile.
+                if missing := runner.missing(batch):
+                    runner.process(batch, missing)
             except AsrError as error:
                 failures.append(error)
         with bars.busy("loading words"):
@@ -202,10 +207,14 @@ def summarize(settings: Settings) -> None:
             GROUP BY ALL ORDER BY ALL
             """
         ).fetchall()
+        (champion,) = connection.execute("SELECT model_version FROM champion_current").fetchone() or ("",)
     shown = table("outcome", "videos", "words")
     for outcome, videos, words in rows:
         shown.add_row(outcome, str(videos), str(words))
     err.print(shown)
+    first = SpeechModels(path=str(settings.models)).first_champion
+    if champion != first:
+        err.print(f"These are {champion}'s words: champion = true ({first}) counts for an empty warehouse.")
 
 
 @contextmanager
@@ -250,6 +259,9 @@ def main() -> None:
     except AsrError as error:
         complain(error)
         sys.exit(1)
+    except KeyboardInterrupt:
+        complain(AsrError("interrupted; what is done is kept, and the same command goes on from there"))
+        sys.exit(130)
     except BrokenPipeError:  # the reader of our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)

@@ -4,6 +4,7 @@ from dagster import Definitions, define_asset_job, in_process_executor
 from dagster_aws.s3 import S3Resource
 
 from asr_assets.extracted_audio import extracted_audio
+from asr_assets.launchers import hold_with_parent
 from asr_assets.raw_videos import raw_videos
 from asr_assets.transcripts import transcripts_asset, transcripts_key
 from asr_assets.word_timings import WORD_TIMINGS, word_timings_asset
@@ -15,7 +16,7 @@ from resources.warehouse import Warehouse
 from sensors.batches import LOAD_WORDS, PROCESS_BATCH, BatchLimits
 from sensors.listing import listing_sensor
 from sensors.loading import loading_sensor
-from speech.errors import ModelError
+from speech.errors import AsrError, ModelError
 
 
 def build(settings: Settings) -> Definitions:
@@ -28,6 +29,11 @@ def build(settings: Settings) -> Definitions:
     champion = settings.champion or models.first_champion
     if champion not in enabled:
         raise ModelError(f"ASR_CHAMPION is {champion!r}, but enabled are: {', '.join(enabled)}")
+    if f"{settings.store_url}/".startswith(f"{settings.source_url}/"):
+        raise AsrError(
+            f"the store {settings.store_url} lies inside the source {settings.source_url}, so the platform "
+            "would take in its own audio; set ASR_STORE_URL or ASR_SOURCE_URL to another place"
+        )
     watching_a_folder = local_path(settings.source_url) is not None
     transcripts = [transcripts_asset(model) for model in models.enabled]
 
@@ -50,7 +56,7 @@ def build(settings: Settings) -> Definitions:
             # second video in a row included. A bucket wants full batches and few loads.
             listing_sensor(BatchLimits(wait_s=5.0) if watching_a_folder else BatchLimits(), interval_s=15),
             loading_sensor(
-                [transcripts_key(name) for name in enabled],
+                [extracted_audio.key, *(transcripts_key(name) for name in enabled)],
                 WORD_TIMINGS,
                 interval_s=20 if watching_a_folder else 60,
             ),
@@ -67,4 +73,5 @@ def build(settings: Settings) -> Definitions:
     )
 
 
+hold_with_parent()
 defs = build(Settings.from_env())

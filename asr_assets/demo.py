@@ -63,8 +63,11 @@ def show(connection: duckdb.DuckDBPyConnection, console: Console) -> None:
         """
         SELECT model_version, sum(t.duration_s) / nullif(sum(a.seconds), 0)
         FROM transcripts AS t LEFT JOIN attempts AS a USING (video_id, model_version)
-        WHERE a.seconds IS NOT NULL GROUP BY ALL ORDER BY ALL
-        """
+        JOIN videos_current AS v USING (video_id)
+        WHERE a.seconds IS NOT NULL AND v.video_key IN (SELECT unnest(?))
+        GROUP BY ALL ORDER BY ALL
+        """,
+        [list(references())],
     ).fetchall():
         scored = score_model(connection, model)
         error = scored.median_start_error_s

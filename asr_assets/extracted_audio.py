@@ -5,6 +5,7 @@ from pathlib import Path
 
 from dagster import AssetExecutionContext, MaterializeResult, asset
 
+from asr_assets.columns import EXTRACTED_COLUMNS, columns
 from asr_assets.progress import Progress
 from asr_assets.raw_videos import SOURCE_RETRIES, count_reasons, raw_videos
 from resources import layout
@@ -21,6 +22,7 @@ from speech.media import MediaDecoder
     deps=[raw_videos],
     group_name="ingestion",
     kinds={"ffmpeg", "flac"},
+    metadata={"dagster/column_schema": columns(*EXTRACTED_COLUMNS)},
     retry_policy=SOURCE_RETRIES,
     description=(
         "The sound of each video as FLAC, 16 kHz mono; its first sample stands at the video's first moment, "
@@ -41,7 +43,7 @@ def extracted_audio(context: AssetExecutionContext, source: Source, store: Store
     store.put(layout.extracted(batch.batch), batch.model_dump_json().encode())
     hours = sum(video.audio.duration_s for video in videos if video.audio) / 3600
     return MaterializeResult(
-        metadata={"dagster/row_count": len(videos), "audio_hours": hours, **count_reasons(videos)}
+        metadata={"dagster/row_count": len(videos), "audio_hours": round(hours, 4), **count_reasons(videos)}
     )
 
 
@@ -56,13 +58,14 @@ def extract(source: Source, store: Store, decoder: MediaDecoder, probed: ProbedV
             with source.open(video) as data:
                 audio = decoder.extract(data, video.key, flac)
         except VideoError as error:
-            return ExtractedVideo(video=video, status=Status.FAILED, reason=error.reason, media=probed.media)
+            failure = {"status": Status.FAILED, "reason": error.reason, "message": str(error)}
+            return ExtractedVideo(**dict(probed) | failure)
         store.put(layout.audio(video.video_id), flac)
     return ExtractedVideo(**dict(probed), audio=audio)
 
 
 def extracted_before(store: Store, batch: str) -> dict[str, ExtractedVideo]:
-    """Videos of the batch whose audio an earlier run put in the store, by id.
+    """Videos of the batch that an earlier run is done with, by id.
 
     They stay as they are even when the source has moved on: the id names the version they came from.
     """
@@ -72,5 +75,10 @@ def extracted_before(store: Store, batch: str) -> dict[str, ExtractedVideo]:
     return {
         video.video.video_id: video
         for video in former.videos
-        if video.audio and store.head(layout.audio(video.video.video_id))
+        if (store.head(layout.audio(video.video.video_id)) if video.audio else is_final(video))
     }
+
+
+def is_final(video: ExtractedVideo) -> bool:
+    """Whether looking at this version of the video again can give nothing else."""
+    return video.reason is None or not video.reason.may_pass

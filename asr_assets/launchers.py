@@ -1,9 +1,9 @@
 """Runs on this machine that nobody works on any more, after a kill or a power cut.
 
-A run is started by the command line (in its own process) or by the daemon of asr dev. Each launcher
-holds a lock for as long as it lives; the kernel drops the lock with the process, however that ends.
-So whoever gets a launcher's lock knows that its unfinished runs are dead, marks them as failed, and
-they no longer hold up the queue.
+A run is started by the command line (in its own process) or under asr dev. Every process that may be
+at work for a launcher holds the launcher's lock, shared; the kernel drops it with the process, however
+that ends. So whoever gets the lock for itself knows that the launcher's unfinished runs are dead, marks
+them as failed, and they no longer hold up the queue.
 """
 
 import fcntl
@@ -16,7 +16,15 @@ from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
 from speech.errors import AsrError
 
 TAG = "asr/launcher"
-_UNDER_WAY = [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
+HELD_BY_CHILDREN = "ASR_DEV_HOME"
+"""Tells every process below asr dev to take its lock when it loads the definitions."""
+
+_UNDER_WAY = [
+    DagsterRunStatus.NOT_STARTED,
+    DagsterRunStatus.STARTING,
+    DagsterRunStatus.STARTED,
+    DagsterRunStatus.CANCELING,
+]
 
 
 class Launcher(StrEnum):
@@ -26,28 +34,49 @@ class Launcher(StrEnum):
     DAEMON = "daemon"
 
 
-def become(launcher: Launcher, home: Path, instance: DagsterInstance) -> None:
-    """Be this launcher until the process ends. Raises AsrError when another process is."""
-    if _lock(launcher, home) is None:
-        command = "asr run" if launcher is Launcher.COMMAND_LINE else "asr dev"
-        raise AsrError(f"another {command} is at work on {home}; wait for it or end it")
-    _bury(launcher, instance)
-    for other in set(Launcher) - {launcher}:
-        held = _lock(other, home)
-        if held is not None:
+def become(launcher: Launcher, home: Path) -> DagsterInstance:
+    """Be this launcher until the process ends; Dagster's instance in ``home``.
+
+    Raises AsrError when another process is this launcher.
+    """
+    with (home / "starting.lock").open("w") as starting:
+        # One at a time: two first starts would both create Dagster's tables.
+        fcntl.flock(starting, fcntl.LOCK_EX)
+        try:
+            ours = _lock(launcher, home, fcntl.LOCK_EX)
+        except BlockingIOError:
+            command = "asr run" if launcher is Launcher.COMMAND_LINE else "asr dev"
+            raise AsrError(f"another {command} is at work on {home}; wait for it or end it") from None
+        instance = DagsterInstance.get()
+        _bury(launcher, instance)
+        for other in set(Launcher) - {launcher}:
+            try:
+                theirs = _lock(other, home, fcntl.LOCK_EX)
+            except BlockingIOError:
+                continue  # at work, and welcome to be
             _bury(other, instance)
-            os.close(held)
+            os.close(theirs)
+        if launcher is Launcher.DAEMON:
+            os.environ[HELD_BY_CHILDREN] = str(home)
+        # asr dev becomes dagster dev by exec, and must still hold it then.
+        os.set_inheritable(ours, True)
+        fcntl.flock(ours, fcntl.LOCK_SH)
+        return instance
 
 
-def _lock(launcher: Launcher, home: Path) -> int | None:
+def hold_with_parent() -> None:
+    """Hold the daemon's lock as long as this process lives, if asr dev is what started it."""
+    if home := os.environ.get(HELD_BY_CHILDREN):
+        _lock(Launcher.DAEMON, Path(home), fcntl.LOCK_SH)
+
+
+def _lock(launcher: Launcher, home: Path, kind: int) -> int:
     handle = os.open(home / f"{launcher}.lock", os.O_RDWR | os.O_CREAT, 0o644)
-    # asr dev becomes dagster dev by exec, and must still hold it then.
-    os.set_inheritable(handle, True)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(handle)
-        return None
+        raise
     return handle
 
 

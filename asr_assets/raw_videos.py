@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 from dagster import AssetExecutionContext, Backoff, MaterializeResult, RetryPolicy, asset
 
+from asr_assets.columns import PROBED_COLUMNS, columns
 from asr_assets.progress import Progress
 from resources import layout
 from resources.ingest_log import IngestLog, Video
@@ -23,6 +24,7 @@ SOURCE_RETRIES = RetryPolicy(max_retries=3, delay=5, backoff=Backoff.EXPONENTIAL
     partitions_def=BATCHES,
     group_name="ingestion",
     kinds={"video"},
+    metadata={"dagster/column_schema": columns(*PROBED_COLUMNS)},
     retry_policy=SOURCE_RETRIES,
     description=(
         "The videos of a batch, as they are at the source: whether each is still there, still the version "
@@ -49,7 +51,7 @@ def probe(source: Source, decoder: MediaDecoder, video: Video) -> ProbedVideo:
         with source.open(video) as data:
             media = decoder.probe(data, video.key)
     except VideoError as error:
-        return ProbedVideo(video=video, status=Status.FAILED, reason=error.reason)
+        return ProbedVideo(video=video, status=Status.FAILED, reason=error.reason, message=str(error))
     if media.audio_stream is None:
         return ProbedVideo(video=video, status=Status.EMPTY, reason=Reason.NO_AUDIO, media=media)
     return ProbedVideo(video=video, status=Status.OK, media=media)

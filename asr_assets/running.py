@@ -1,15 +1,18 @@
 """Run the platform's jobs from the command line: the same jobs, in this process, without a daemon."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from dagster import DagsterInstance, RunConfig
+from dagster import AssetKey, RunConfig
 from dagster_shared.error import SerializableErrorInfo
 
 from asr_assets.definitions import defs
+from asr_assets.extracted_audio import extracted_audio
 from asr_assets.launchers import TAG, Launcher, become
+from asr_assets.raw_videos import raw_videos
+from asr_assets.transcripts import transcripts_key
 from resources import layout
 from resources.ingest_log import IngestLog
 from resources.published import read_head
@@ -23,10 +26,15 @@ INSTANCE_CONFIG = HOME / "deploy" / "local" / "dagster.yaml"
 def prepare_home(settings: Settings) -> Path:
     """Make Dagster's home, and point this process and its children at it."""
     home = settings.dagster_home
-    home.mkdir(parents=True, exist_ok=True)
     config = home / "dagster.yaml"
-    if not config.exists():
-        config.write_text(INSTANCE_CONFIG.read_text(encoding="utf-8"), encoding="utf-8")
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        if not config.exists():
+            config.write_text(INSTANCE_CONFIG.read_text(encoding="utf-8"), encoding="utf-8")
+    except OSError as error:
+        raise AsrError(
+            f"{home}: Dagster's home cannot be written ({error.strerror}); set DAGSTER_HOME or ASR_STORE_URL"
+        ) from error
     settings.export()
     return home
 
@@ -40,8 +48,7 @@ class Runner:
 
     def __post_init__(self) -> None:
         home = prepare_home(self.settings)
-        self.instance = DagsterInstance.get()
-        become(Launcher.COMMAND_LINE, home, self.instance)
+        self.instance = become(Launcher.COMMAND_LINE, home)
         resources = defs.resources or {}
         self.source, self.store = resources["source"], resources["store"]
         self.models = resources["speech_models"]
@@ -50,50 +57,63 @@ class Runner:
         """Record what is new at the source; nothing is too young or too small. The new batches."""
         return ingest(self.source, IngestLog(self.store), datetime.now(UTC), AT_ONCE)
 
-    def unfinished(self) -> Iterator[str]:
-        """Batches without published words of each enabled model version, in its present definition."""
+    def batches(self) -> list[str]:
+        """All batches of the ingest log."""
         log = IngestLog(self.store)
         log.catch_up()
-        wanted = {model.name: model.fingerprint for model in self.models.enabled}
-        for batch in log.batches:
-            for model, fingerprint in wanted.items():
-                head = read_head(self.store, layout.transcripts(model, batch))
-                if head is None or head.fingerprint != fingerprint:
-                    yield batch
-                    break
+        return log.batches
 
-    def process(self, batch: str) -> None:
-        """One run of process_batch. Raises :class:`~speech.errors.AsrError` when a step fails."""
-        name = BATCHES.name
-        assert name is not None
-        self.instance.add_dynamic_partitions(name, [batch])
-        self._execute(PROCESS_BATCH, batch)
+    def missing(self, batch: str) -> list[AssetKey]:
+        """What has to be materialized before each enabled model, as now defined, has published the batch."""
+        transcripts = []
+        for model in self.models.enabled:
+            head = read_head(self.store, layout.transcripts(model.name, batch))
+            if head is None or head.fingerprint != model.fingerprint:
+                transcripts.append(transcripts_key(model.name))
+        if not transcripts or self.store.head(layout.extracted(batch)):
+            return transcripts  # the audio is there, so the source need not be
+        return [raw_videos.key, extracted_audio.key, *transcripts]
+
+    def process(self, batch: str, assets: list[AssetKey]) -> None:
+        """One run of process_batch. Raises :class:`~speech.errors.AsrError` when a step or check fails."""
+        assert BATCHES.name is not None
+        self.instance.add_dynamic_partitions(BATCHES.name, [batch])
+        speech_models = {"path": self.models.path, "workers": self.workers}
+        self._execute(PROCESS_BATCH, batch, assets, {"speech_models": {"config": speech_models}})
 
     def load(self) -> None:
         """One run of load_words."""
-        self._execute(LOAD_WORDS, None)
+        self._execute(LOAD_WORDS, None, None, {})
 
-    def _execute(self, job: str, partition: str | None) -> None:
-        config = RunConfig(
-            loggers={"console": {"config": {"log_level": "CRITICAL"}}},
-            resources={"speech_models": {"config": {"path": self.models.path, "workers": self.workers}}}
-            if job == PROCESS_BATCH
-            else {},
-        )
+    def _execute(
+        self, job: str, partition: str | None, assets: list[AssetKey] | None, resources: dict[str, Any]
+    ) -> None:
+        quiet = {"console": {"config": {"log_level": "CRITICAL"}}}
         result = defs.resolve_job_def(job).execute_in_process(
-            run_config=config,
+            run_config=RunConfig(loggers=quiet, resources=resources),
             instance=self.instance,
             partition_key=partition,
+            asset_selection=assets,
             tags={TAG: Launcher.COMMAND_LINE.value},
             raise_on_error=False,
         )
-        if result.success:
-            return
-        failed = next(iter(result.get_step_failure_events()), None)
-        step = failed.step_key if failed else job
-        why = _sentence(failed.step_failure_data.error) if failed else "no step says why"
-        where = f"batch {partition}: " if partition else ""
-        raise AsrError(f"{where}{step} failed: {why} (run {result.run_id}; asr dev shows its log)")
+        failures = [(e.step_key, e.step_failure_data.error) for e in result.get_step_failure_events()]
+        if any(_interrupted(error) for _, error in failures):
+            raise KeyboardInterrupt
+        problems = [f"{step} failed: {_sentence(error)}" for step, error in failures]
+        problems += [
+            f"check {check.check_name} of {check.asset_key.to_user_string()} failed"
+            for check in result.get_asset_check_evaluations()
+            if not check.passed
+        ]
+        if problems or not result.success:
+            where = f"batch {partition}: " if partition else ""
+            what = "; ".join(problems) or f"{job} failed"
+            raise AsrError(f"{where}{what} (run {result.run_id}; asr dev shows its log)")
+
+
+def _interrupted(error: SerializableErrorInfo | None) -> bool:
+    return error is not None and error.cls_name == "DagsterExecutionInterruptedError"
 
 
 def _sentence(error: SerializableErrorInfo | None) -> str:

@@ -125,5 +125,6 @@ def _outcome(heard: Heard) -> tuple[Outcome, tuple[Row, ...], str | None]:
         reason=None if rows else Reason.NO_SPEECH,
         language=transcript.language,
         duration_s=transcript.duration_s,
+        words=len(rows),
     )
     return outcome, rows, None

@@ -8,19 +8,18 @@ from dagster import (
     AssetsDefinition,
     Config,
     MaterializeResult,
-    TableColumn,
-    TableSchema,
     asset,
 )
 from pydantic import Field
 
 from asr_assets.checks import TRANSCRIPT_CHECKS, check_transcripts, specs
+from asr_assets.columns import WORD_COLUMNS, columns
 from asr_assets.extracted_audio import extracted_audio
 from asr_assets.progress import Progress
 from asr_assets.transcription import BatchTranscription
 from resources import layout
 from resources.models import SpeechModels
-from resources.published import WORD_SCHEMA, ExtractedBatch
+from resources.published import ExtractedBatch
 from resources.store import Store
 from sensors.batches import BATCHES
 from speech.models import ModelVersion
@@ -55,9 +54,7 @@ def transcripts_asset(model: ModelVersion) -> AssetsDefinition:
         pool=f"transcripts_{model.name}",
         check_specs=specs(TRANSCRIPT_CHECKS, key),
         metadata={
-            "dagster/column_schema": TableSchema(
-                [TableColumn(column.name, str(column.type)) for column in WORD_SCHEMA]
-            ),
+            "dagster/column_schema": columns(*WORD_COLUMNS),
             "engine": model.engine,
             "language": model.language,
         },

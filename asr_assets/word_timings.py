@@ -3,28 +3,31 @@
 from dagster import AssetExecutionContext, AssetKey, AssetsDefinition, MaterializeResult, asset
 
 from asr_assets.checks import LOAD_CHECKS, check_load, specs
+from asr_assets.columns import WORD_COLUMNS, columns
+from asr_assets.extracted_audio import extracted_audio
 from asr_assets.progress import Progress
 from asr_assets.transcripts import transcripts_key
 from resources import snapshot
 from resources.champions import crown_first
 from resources.store import Store
 from resources.warehouse import Warehouse
-from sensors.loading import LOADED_THROUGH, published_through
+from sensors.loading import INGESTED_THROUGH, LOADED_THROUGH, published_through
 
 WORD_TIMINGS = AssetKey("word_timings")
 
 
 def word_timings_asset(models: list[str], first_champion: str) -> AssetsDefinition:
     """The asset; it depends on every model version's transcripts."""
-    published = [transcripts_key(model) for model in models]
+    transcripts = [transcripts_key(model) for model in models]
 
     @asset(
         key=WORD_TIMINGS,
-        deps=published,
+        deps=transcripts,
         group_name="warehouse",
         kinds={"duckdb"},
         pool="warehouse",  # one writer
         check_specs=specs(LOAD_CHECKS, WORD_TIMINGS),
+        metadata={"dagster/column_schema": columns(("model_version", "string"), *WORD_COLUMNS)},
         description=(
             "The warehouse: loads whatever is published and not loaded yet, many batches at once, together "
             "with its ledger; then publishes a read-only copy. Can be rebuilt from the store at any time."
@@ -32,14 +35,15 @@ def word_timings_asset(models: list[str], first_champion: str) -> AssetsDefiniti
     )
     def word_timings(context: AssetExecutionContext, store: Store, warehouse: Warehouse) -> MaterializeResult:
         # Read before the load: what is published while it runs counts as news for the next one.
-        mark = published_through(context.instance, published)
+        mark = published_through(context.instance, [extracted_audio.key, *transcripts])
         crown_first(store, first_champion)
         with warehouse.exclusive() as path:
             report = warehouse.load(store, Progress(context, "loading words").at)
-            fresh = snapshot.publish(store, path, report.load)
+            fresh = snapshot.publish(store, path, report)
         return MaterializeResult(
             metadata={
                 LOADED_THROUGH: mark,
+                INGESTED_THROUGH: report.ingested_through,
                 "dagster/row_count": report.words,
                 "objects_loaded": report.objects,
                 "videos": report.videos,

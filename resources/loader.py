@@ -40,6 +40,11 @@ class Loader:
         """The number of the newest load that brought anything; 0 when there was none."""
         return self.number("SELECT coalesce(max(load), 0) FROM load_ledger")
 
+    def identity(self) -> str:
+        """Which DuckDB file this is."""
+        (name,) = self._db.execute("SELECT warehouse FROM identity").fetchone() or ("",)
+        return str(name)
+
     def not_loaded(self) -> list[StoredObject]:
         """Published objects that the ledger does not have in their present state."""
         ledger = dict(self._db.execute("SELECT object, etag FROM load_ledger").fetchall())
@@ -164,15 +169,7 @@ class Loader:
             ORDER BY video_id, model_version, segment_index
             """
         )
-        self._db.execute(
-            """
-            INSERT INTO transcripts BY NAME
-            SELECT incoming.*, coalesce(counted.words, 0) AS words
-            FROM incoming LEFT JOIN (
-                SELECT video_id, model_version, count(*) AS words FROM incoming_words GROUP BY ALL
-            ) AS counted USING (video_id, model_version)
-            """
-        )
+        self._db.execute("INSERT INTO transcripts BY NAME SELECT * FROM incoming")
 
     def _load_attempts(self, keys: list[str]) -> None:
         batches = [self._present(key, AttemptsBatch.read(self._store, key)) for key in keys]
@@ -231,6 +228,7 @@ def _video_columns(video: ExtractedVideo) -> dict[str, Any]:
         "video_id": video.video.video_id,
         "status": video.status,
         "reason": video.reason,
+        "message": video.message,
         "duration_s": video.duration_s,
         "decode_errors": video.audio.decode_errors if video.audio else None,
         "clock_jumps": video.audio.clock_jumps if video.audio else None,

@@ -63,11 +63,15 @@ class JsonObject(BaseModel, frozen=True):
 
 
 class ProbedVideo(BaseModel, frozen=True):
-    """What raw_videos saw; ``media`` is None when the video could not be opened."""
+    """What raw_videos saw; ``media`` is None when the video could not be opened.
+
+    ``message`` is the reason as a sentence, for a failure.
+    """
 
     video: Video
     status: Status
     reason: Reason | None = None
+    message: str | None = None
     media: MediaInfo | None = None
 
 
@@ -108,6 +112,7 @@ class Outcome(BaseModel, frozen=True):
     reason: Reason | None = None
     language: str | None = None
     duration_s: Seconds | None = None
+    words: int = 0
 
 
 class Attempt(BaseModel, frozen=True):

@@ -1,6 +1,9 @@
 -- The warehouse. Rebuilt from the store at any time; one writer; readers get a published copy.
 -- Nothing in words and segments differs between two runs of the same work.
 
+-- Which DuckDB file this is: a rebuilt one counts its loads from 1 again.
+CREATE TABLE IF NOT EXISTS identity AS SELECT uuid()::VARCHAR AS warehouse;
+
 CREATE TABLE IF NOT EXISTS videos (
     video_id        VARCHAR PRIMARY KEY,  -- 128 bits over source, key and content version
     source          VARCHAR NOT NULL,
@@ -11,6 +14,7 @@ CREATE TABLE IF NOT EXISTS videos (
     modified_at     TIMESTAMPTZ NOT NULL,
     status          VARCHAR NOT NULL,     -- waiting, ok, empty, failed
     reason          VARCHAR,
+    message         VARCHAR,              -- the reason as a sentence
     duration_s      DOUBLE,
     container       VARCHAR,
     video_codec     VARCHAR,

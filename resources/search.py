@@ -27,7 +27,7 @@ JOIN videos USING (video_id)
 JOIN words_current AS words
   ON words.video_id = hits.video_id
  AND words.word_index BETWEEN first - $context AND first + len($words) - 1 + $context
-GROUP BY ALL
+GROUP BY hits.video_id, first, videos.video_key, hits.start_s, hits.end_s, hits.probability
 ORDER BY videos.video_key, hits.start_s
 LIMIT $limit
 """

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Self
 
 HOME = Path(__file__).parents[1]
-"""The project's own folder (a clone, or wherever it is installed)."""
+"""The clone: models.toml, the samples and the instance configuration lie here."""
 
 
 def as_url(path_or_url: str) -> str:
@@ -57,10 +57,13 @@ class Settings:
         return cls(
             source_url=as_url(os.environ.get("ASR_SOURCE_URL") or "videos"),
             store_url=store_url,
-            warehouse=Path(os.environ.get("ASR_WAREHOUSE") or state / "warehouse.duckdb").absolute(),
-            models=Path(
-                os.environ.get("ASR_MODELS") or (own_models if own_models.exists() else HOME / "models.toml")
-            ).absolute(),
+            warehouse=_path("ASR_WAREHOUSE", state / "warehouse.duckdb"),
+            models=_path("ASR_MODELS", own_models if own_models.exists() else HOME / "models.toml"),
             champion=os.environ.get("ASR_CHAMPION") or None,
-            dagster_home=Path(os.environ.get("DAGSTER_HOME") or state / "dagster").absolute(),
+            dagster_home=_path("DAGSTER_HOME", state / "dagster"),
         )
+
+
+def _path(variable: str, default: Path) -> Path:
+    given = os.environ.get(variable)
+    return (local_path(as_url(given)) if given else None) or default.absolute()

@@ -4,6 +4,9 @@ A snapshot is a numbered object that never changes; ``latest.json`` names the ne
 never waits for the writer, never blocks it, and needs nothing but the store.
 """
 
+import os
+import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,10 +17,15 @@ from pydantic import BaseModel, ValidationError
 from resources import layout
 from resources.settings import local_path
 from resources.store import Store
+from resources.warehouse import LoadReport
 from speech.errors import QueryError, StoreError, WarehouseError
+from speech.types import Seconds
 
 KEEP = 3
 """Older snapshots are deleted; a reader that has just read the name of one has time to fetch it."""
+
+CACHED_S: Seconds = 3600.0
+"""A fetched copy is kept at least so long: another reader may be about to open it."""
 
 _SANDBOX: dict[str, str | bool | int | float | list[str]] = {
     "enable_external_access": False,
@@ -27,9 +35,10 @@ _SANDBOX: dict[str, str | bool | int | float | list[str]] = {
 
 
 class Latest(BaseModel, frozen=True):
-    """Which snapshot is the newest, and of which load."""
+    """Which snapshot is the newest, and of which load of which DuckDB file."""
 
     number: int
+    warehouse: str
     load: int
 
 
@@ -44,17 +53,18 @@ def latest(store: Store) -> Latest | None:
         ) from error
 
 
-def publish(store: Store, warehouse: Path, load: int) -> bool:
-    """Publish the closed DuckDB file as it stands after ``load``; False when that is published already.
+def publish(store: Store, path: Path, report: LoadReport) -> bool:
+    """Publish the closed DuckDB file as the load left it; False when that is published already.
 
     Call with the warehouse held exclusively. Killed half-way, it leaves the former snapshot current.
     """
     former = latest(store)
-    if former and former.load == load:
+    if former and (former.warehouse, former.load) == (report.warehouse, report.load):
         return False
     number = former.number + 1 if former else 1
-    store.put(layout.snapshot(number), warehouse)
-    store.put(layout.LATEST_SNAPSHOT, Latest(number=number, load=load).model_dump_json().encode())
+    newest = Latest(number=number, warehouse=report.warehouse, load=report.load)
+    store.put(layout.snapshot(number), path)
+    store.put(layout.LATEST_SNAPSHOT, newest.model_dump_json().encode())
     if number > KEEP:
         store.delete(layout.snapshot(number - KEEP))
     return True
@@ -67,14 +77,17 @@ def read(store: Store, cache: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     From a store that is not a folder it is fetched once into ``cache``. Raises
     :class:`~speech.errors.WarehouseError` when nothing was published yet.
     """
-    newest = latest(store)
+    folder = local_path(store.url)
+    # Asking must not make a folder where there is none.
+    newest = None if folder and not folder.exists() else latest(store)
     if newest is None:
         raise WarehouseError(f"{store.url}: there are no words yet; run asr run (or asr demo) first")
     key = layout.snapshot(newest.number)
-    folder = local_path(store.url)
     path = folder / key if folder else _fetched(store, key, cache)
     try:
-        connection = duckdb.connect(path, read_only=True, config=_SANDBOX)
+        # A large sort spills beside the file unless told otherwise, and that is the store.
+        spill = Path(tempfile.gettempdir()) / f"asr-{os.getpid()}"
+        connection = duckdb.connect(path, read_only=True, config=_SANDBOX | {"temp_directory": str(spill)})
         connection.execute("SET TimeZone = 'UTC'; SET lock_configuration = true")
     except duckdb.Error as error:
         raise WarehouseError(
@@ -91,9 +104,11 @@ def query(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.DuckDBPyCon
     """
     try:
         statements = connection.extract_statements(sql)
-        if len(statements) != 1:
-            raise QueryError(f"one statement at a time, please: this is {len(statements)}")
-        if statements[0].type not in (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN):
+        if not statements:
+            raise QueryError("there is no SQL statement to answer; give one SELECT")
+        if len(statements) > 1:
+            raise QueryError(f"these are {len(statements)} statements; give one at a time")
+        if statements[0].type is not duckdb.StatementType.SELECT:
             kind = statements[0].type.name
             raise QueryError(f"only SELECT is possible here, not {kind}: this is a read-only copy")
         return connection.execute(sql)
@@ -117,10 +132,10 @@ def _fetched(store: Store, key: str, cache: Path) -> Path:
     path = cache / f"{name}-{Path(key).name}"
     if not path.exists():
         cache.mkdir(parents=True, exist_ok=True)
+        # Readers share the cache: each fetches into a file of its own, and the last rename wins.
+        with tempfile.TemporaryDirectory(dir=cache) as own:
+            store.fetch(key, Path(own) / "snapshot").replace(path)
         for former in cache.glob("*.duckdb"):
-            former.unlink(missing_ok=True)
-        partial = path.with_suffix(".partial")
-        with store.as_local_file(key) as fetched:
-            partial.write_bytes(fetched.read_bytes())
-        partial.replace(path)
+            if time.time() - former.stat().st_mtime > CACHED_S:
+                former.unlink(missing_ok=True)
     return path

@@ -2,8 +2,8 @@
 
 import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from speech.errors import Reason, SourceObjectError, SourceUnavailable
 from speech.media import ByteSource, LocalFile
 
 _log = logging.getLogger(__name__)
+_YEAR_9999 = 253_402_300_799.0
 
 
 class LocalFolder:
@@ -22,32 +23,35 @@ class LocalFolder:
         self._name = f"file://{folder}"
 
     def list(self) -> Iterator[Video]:
-        """Regular files below the folder; links are not followed out of it."""
-        yield from self._walk(self._folder)
-
-    def _walk(self, folder: Path) -> Iterator[Video]:
-        try:
-            with os.scandir(folder) as found:
-                entries = sorted(found, key=lambda entry: entry.name)
-        except OSError as error:
-            if folder != self._folder and isinstance(error, FileNotFoundError):
-                return  # a subfolder that went away while we looked is simply not there
-            raise SourceUnavailable(
-                f"{folder}: the source folder cannot be read ({error.strerror}); "
-                "create it, or set ASR_SOURCE_URL to the folder with your videos"
-            ) from error
-        for entry in entries:
-            path = Path(entry.path)
-            if entry.is_dir(follow_symlinks=False):
-                yield from self._walk(path)
-            elif entry.is_file(follow_symlinks=False):
+        """Regular files below the folder, folder by folder; links are not followed out of it."""
+        folders = [self._folder]
+        while folders:
+            entries = self._entries(folders.pop())
+            folders += [
+                Path(entry.path) for entry in reversed(entries) if entry.is_dir(follow_symlinks=False)
+            ]
+            for entry in entries:
+                if not entry.is_file(follow_symlinks=False):
+                    continue
                 if not _is_text(entry.path):
                     _log.warning("%r: skipped, its name is not UTF-8; rename it", entry.path)
                     continue
                 try:
-                    yield self._video(path, entry.stat(follow_symlinks=False))
+                    yield self._video(Path(entry.path), entry.stat(follow_symlinks=False))
                 except FileNotFoundError:
                     continue
+
+    def _entries(self, folder: Path) -> Sequence[os.DirEntry[str]]:
+        try:
+            with os.scandir(folder) as found:
+                return sorted(found, key=lambda entry: entry.name)
+        except OSError as error:
+            if folder != self._folder and isinstance(error, FileNotFoundError):
+                return []  # a subfolder that went away while we looked is simply not there
+            raise SourceUnavailable(
+                f"{folder}: the source folder cannot be read ({error.strerror}); "
+                "create it, or set ASR_SOURCE_URL to the folder with your videos"
+            ) from error
 
     def _video(self, path: Path, stat: os.stat_result) -> Video:
         return Video(
@@ -55,36 +59,59 @@ class LocalFolder:
             key=str(path.relative_to(self._folder)),
             version=_version(stat),
             size_bytes=stat.st_size,
-            modified_at=datetime.fromtimestamp(stat.st_mtime, UTC),
+            # Some file systems hold years that no calendar here knows.
+            modified_at=datetime.fromtimestamp(min(max(stat.st_mtime, 0.0), _YEAR_9999), UTC),
         )
 
     @contextmanager
     def open(self, video: Video) -> Iterator[ByteSource]:
-        """The open file; it is checked again when it is closed, so a change under way is noticed."""
+        """The open file; it is looked at again when it is closed, so a change under way is noticed."""
         path = self._folder / video.key
+        with self._told(video):
+            # A link that took the file's place since the listing could lead anywhere.
+            file = LocalFile(path, follow_links=False)
+        with file:
+            _check(video, file)
+            yield _Checked(self._told, video, file)
+            _check(video, file)
+
+    @contextmanager
+    def _told(self, video: Video) -> Iterator[None]:
         try:
-            file = LocalFile(path)
-        except FileNotFoundError as error:
+            yield
+        except (FileNotFoundError, NotADirectoryError) as error:
+            if not self._folder.is_dir():
+                raise SourceUnavailable(f"{self._folder}: the source folder is gone") from error
             raise SourceObjectError(
                 Reason.MISSING, f"{video.key}: gone from {self._name} before it could be read"
             ) from error
         except OSError as error:
-            raise SourceUnavailable(f"{path}: cannot be read ({error.strerror})") from error
-        with file:
-            self._check(video, path)
-            yield file
-            self._check(video, path)
-
-    def _check(self, video: Video, path: Path) -> None:
-        try:
-            now = _version(path.stat())
-        except FileNotFoundError:
-            now = "nothing"
-        if now != video.version:
             raise SourceObjectError(
-                Reason.SUPERSEDED,
-                f"{video.key}: changed since it was ingested; the new version is ingested apart",
-            )
+                Reason.UNREADABLE_OBJECT,
+                f"{video.key}: cannot be read ({error.strerror}); check its permissions",
+            ) from error
+
+
+class _Checked:
+    """A file whose read errors are this video's and nobody else's."""
+
+    def __init__(
+        self, told: Callable[[Video], AbstractContextManager[None]], video: Video, file: LocalFile
+    ) -> None:
+        self._told, self._video, self._file = told, video, file
+        self.size = file.size
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        with self._told(self._video):
+            return self._file.read_at(offset, length)
+
+
+def _check(video: Video, file: LocalFile) -> None:
+    if _version(file.stat()) != video.version:
+        raise SourceObjectError(
+            Reason.SUPERSEDED,
+            f"{video.key}: changed since it was ingested; the new version is ingested apart",
+        )
 
 
 def _version(stat: os.stat_result) -> str:

@@ -15,13 +15,17 @@ from speech.errors import Reason, SourceObjectError, SourceUnavailable
 from speech.media import ByteSource
 
 _READ_AHEAD = 8 << 20
+_THIS_OBJECT_ONLY = {"AccessDenied", "403", "InvalidObjectState", "KMS.DisabledException", "MethodNotAllowed"}
+"""Answers about one object: archived, or under another policy or key than the bucket that was listed."""
 
 
 class S3Bucket:
     """See :class:`resources.source.SourceBackend`."""
 
     def __init__(self, url: str, client: Any) -> None:
-        bucket, _, self._prefix = url.removeprefix("s3://").partition("/")
+        bucket, _, prefix = url.removeprefix("s3://").partition("/")
+        # "videos" must not match "videos-private/".
+        self._prefix = f"{prefix.rstrip('/')}/" if prefix else ""
         self._bucket, self._client = bucket, client
         self._name = f"s3://{bucket}"
 
@@ -88,14 +92,17 @@ class _S3Object:
                     Reason.MISSING,
                     f"{self._video.key}: gone from s3://{self._bucket} before it could be read",
                 ) from error
-            if code in ("PreconditionFailed", "412", "InvalidRange"):
+            if code in ("PreconditionFailed", "412", "InvalidRange", "416"):
                 raise SourceObjectError(
                     Reason.SUPERSEDED,
                     f"{self._video.key}: changed since it was ingested; the new version is ingested apart",
                 ) from error
-            raise SourceUnavailable(
-                f"{self._video.key}: s3://{self._bucket} refuses to read it: {error}"
-            ) from error
+            if code in _THIS_OBJECT_ONLY:
+                raise SourceObjectError(
+                    Reason.UNREADABLE_OBJECT,
+                    f"{self._video.key}: s3://{self._bucket} refuses to read it: {error}",
+                ) from error
+            raise SourceUnavailable(f"s3://{self._bucket} cannot be read: {error}") from error
         except BotoCoreError as error:
             raise SourceUnavailable(f"s3://{self._bucket} cannot be reached: {error}") from error
         if len(data) != last - offset + 1:

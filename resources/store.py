@@ -12,7 +12,7 @@ from typing import Any
 import obstore
 from dagster import ConfigurableResource
 from obstore.exceptions import AlreadyExistsError, BaseError
-from obstore.store import ObjectStore, from_url
+from obstore.store import LocalStore, ObjectStore, from_url
 from pydantic import Field, PrivateAttr
 from typing_extensions import Buffer
 
@@ -44,8 +44,8 @@ class Store(ConfigurableResource[Any]):
         if self._client is None:
             with self._told("", "open"):
                 if folder := local_path(self.url):
-                    folder.mkdir(parents=True, exist_ok=True)
-                    self._client = from_url(f"file://{folder}")
+                    # Not by URL: "#" and "%" are plain characters in a folder's name.
+                    self._client = LocalStore(folder, mkdir=True)
                 else:
                     plain_http = os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://")
                     self._client = from_url(self.url, client_options={"allow_http": plain_http})
@@ -117,15 +117,18 @@ class Store(ConfigurableResource[Any]):
             yield folder / key
             return
         with tempfile.TemporaryDirectory(prefix="asr-") as scratch:
-            path = Path(scratch) / "object"
-            with self._told(key, "read"):
-                try:
-                    with path.open("wb") as file:
-                        for chunk in obstore.get(self.client, key).stream():
-                            file.write(chunk)
-                except FileNotFoundError as error:
-                    raise StoreError(f"{self.url}: {key} is missing from the store") from error
-            yield path
+            yield self.fetch(key, Path(scratch) / "object")
+
+    def fetch(self, key: str, path: Path) -> Path:
+        """Copy an object to a local file, in pieces; returns the path."""
+        with self._told(key, "read"):
+            try:
+                with path.open("wb") as file:
+                    for chunk in obstore.get(self.client, key).stream():
+                        file.write(chunk)
+            except FileNotFoundError as error:
+                raise StoreError(f"{self.url}: {key} is missing from the store") from error
+        return path
 
     @contextmanager
     def _told(self, key: str, what: str) -> Iterator[None]:

@@ -11,7 +11,7 @@ import duckdb
 from dagster import ConfigurableResource
 from pydantic import Field
 from tenacity import retry as retrying
-from tenacity import retry_if_exception_type, stop_after_delay, wait_fixed
+from tenacity import retry_if_exception, stop_after_delay, wait_fixed
 
 from resources.loader import Loader
 from resources.store import Store
@@ -27,11 +27,14 @@ _SCHEMA = Path(__file__).with_name("schema.sql").read_text(encoding="utf-8")
 class LoadReport:
     """What one load did, and what the warehouse holds after it.
 
-    ``load`` numbers the newest load that brought anything, ``objects`` counts what this one brought;
+    ``warehouse`` names the DuckDB file, ``load`` the newest load that brought anything to it; ``objects``
+    counts what this one brought;
     ``words_promised`` is what the transcripts' own counts add up to.
     """
 
+    warehouse: str
     load: int
+    ingested_through: int
     objects: int
     videos: int
     words: int
@@ -53,10 +56,18 @@ class Warehouse(ConfigurableResource[Any]):
         one does not. Raises :class:`~speech.errors.WarehouseError` after ``wait_s``.
         """
         path = Path(self.path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with Path(f"{path}.lock").open("w") as lock:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = Path(f"{path}.lock").open("w")  # noqa: SIM115 - closed below
+        except OSError as error:
+            raise WarehouseError(
+                f"{path}: cannot be written ({error.strerror}); set ASR_WAREHOUSE"
+            ) from error
+        with lock:
             try:
-                self._patiently(BlockingIOError)(fcntl.flock)(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._patiently(lambda error: isinstance(error, BlockingIOError))(fcntl.flock)(
+                    lock, fcntl.LOCK_EX | fcntl.LOCK_NB
+                )
             except BlockingIOError as error:
                 raise WarehouseError(
                     f"{path}: another load has been at work for over {self.wait_s:g} s; try again later"
@@ -67,13 +78,13 @@ class Warehouse(ConfigurableResource[Any]):
     def connect(self) -> Iterator[duckdb.DuckDBPyConnection]:
         """A connection that may write; call inside :meth:`exclusive`."""
         try:
-            connection = self._patiently(duckdb.IOException)(duckdb.connect)(self.path)
-        except duckdb.IOException as error:
-            raise WarehouseError(
-                f"{self.path}: another program has the warehouse open; close it, "
-                "and read with asr sql, which never gets in the way"
-            ) from error
+            connection = self._patiently(_is_locked)(duckdb.connect)(self.path)
         except duckdb.Error as error:
+            if _is_locked(error):
+                raise WarehouseError(
+                    f"{self.path}: another program has the warehouse open; close it, "
+                    "and read with asr sql, which never gets in the way"
+                ) from error
             raise WarehouseError(
                 f"{self.path} cannot be opened as a DuckDB file ({str(error).splitlines()[0]}); "
                 "move it away: the next load makes it anew from the store"
@@ -83,9 +94,9 @@ class Warehouse(ConfigurableResource[Any]):
             connection.execute(_SCHEMA)
             yield connection
 
-    def _patiently(self, kind: type[Exception]) -> Callable[..., Any]:
+    def _patiently(self, busy: Callable[[BaseException], bool]) -> Callable[..., Any]:
         return retrying(
-            retry=retry_if_exception_type(kind),
+            retry=retry_if_exception(busy),
             stop=stop_after_delay(self.wait_s),
             wait=wait_fixed(0.2),
             reraise=True,
@@ -98,15 +109,18 @@ class Warehouse(ConfigurableResource[Any]):
         """
         with self.connect() as connection:
             loader = Loader(connection, store)
+            # Listed before the log is read: what is published by then has its videos in the log.
+            waiting = loader.not_loaded()
             loader.load_ingest_log()
             loader.load_champions()
-            waiting = loader.not_loaded()
             for first in range(0, len(waiting), OBJECTS_PER_TRANSACTION):
                 loader.load_objects(waiting[first : first + OBJECTS_PER_TRANSACTION])
                 progress(loader.objects, len(waiting))
             connection.execute("CHECKPOINT")
             return LoadReport(
+                warehouse=loader.identity(),
                 load=loader.newest_load(),
+                ingested_through=loader.number("SELECT coalesce(max(number), 0) FROM observations"),
                 objects=loader.objects,
                 videos=loader.number("SELECT count(*) FROM videos"),
                 words=loader.number("SELECT count(*) FROM words"),
@@ -115,3 +129,7 @@ class Warehouse(ConfigurableResource[Any]):
                     "SELECT count(*) FROM transcripts ANTI JOIN videos USING (video_id)"
                 ),
             )
+
+
+def _is_locked(error: BaseException) -> bool:
+    return isinstance(error, duckdb.IOException) and "lock" in str(error)

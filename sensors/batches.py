@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from math import inf
 
 from dagster import DynamicPartitionsDefinition
 
@@ -40,7 +41,7 @@ def plan_batches(videos: Iterable[Video], now: datetime, limits: BatchLimits) ->
     """Group videos into batches that are due; videos that should wait are in none of them."""
     batch: list[Video] = []
     for video in videos:
-        if (now - video.modified_at).total_seconds() < limits.min_age_s:
+        if _age(video, now) < limits.min_age_s:
             continue
         full = len(batch) >= limits.videos
         if batch and (full or sum(v.size_bytes for v in batch) + video.size_bytes > limits.size_bytes):
@@ -52,7 +53,13 @@ def plan_batches(videos: Iterable[Video], now: datetime, limits: BatchLimits) ->
 
 
 def _longest_wait(batch: Sequence[Video], now: datetime) -> Seconds:
-    return max((now - video.modified_at).total_seconds() for video in batch)
+    return max(_age(video, now) for video in batch)
+
+
+def _age(video: Video, now: datetime) -> Seconds:
+    """Time since the last change; a clock that is ahead says nothing, so such a video waits for nothing."""
+    age = (now - video.modified_at).total_seconds()
+    return age if age >= 0 else inf
 
 
 def ingest(source: Source, log: IngestLog, now: datetime, limits: BatchLimits) -> list[str]:

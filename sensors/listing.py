@@ -1,10 +1,12 @@
 """The listing sensor: looks at the source every so often and asks for a run per new batch."""
 
-from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 
 from dagster import (
     DagsterInstance,
+    DagsterRun,
+    DagsterRunStatus,
     DefaultSensorStatus,
     RunRequest,
     RunsFilter,
@@ -23,6 +25,11 @@ from speech.errors import SourceUnavailable
 
 OFFERED_PER_TICK = 100
 """The daemon looks every new partition up one by one; more wait for the next tick."""
+
+TRIES = 3
+"""Runs of one batch that are started without anyone asking."""
+
+PARTITION_NAME_TAG = "dagster/partition"
 
 
 def listing_sensor(limits: BatchLimits, interval_s: int = 30) -> SensorDefinition:
@@ -47,15 +54,16 @@ def listing_sensor(limits: BatchLimits, interval_s: int = 30) -> SensorDefinitio
             problem = str(error)
             log.catch_up()
         offered = to_offer(log.batches, context.cursor)
-        if not offered:
+        requests = [
+            RunRequest(run_key=f"batch-{batch}", partition_key=batch)
+            for batch in not_started(offered, context.instance)
+        ] + list(to_retry(context.instance, datetime.now(UTC)))
+        if not offered and not requests:
             return SkipReason(problem or f"nothing new in {source.url}")
         return SensorResult(
-            dynamic_partitions_requests=[BATCHES.build_add_request(offered)],
-            run_requests=[
-                RunRequest(run_key=f"batch-{batch}", partition_key=batch)
-                for batch in not_started(offered, context.instance)
-            ],
-            cursor=offered[-1],
+            dynamic_partitions_requests=[BATCHES.build_add_request(offered)] if offered else [],
+            run_requests=requests,
+            cursor=offered[-1] if offered else context.cursor,
         )
 
     return new_videos
@@ -73,14 +81,32 @@ def to_offer(batches: Sequence[str], cursor: str | None) -> list[str]:
 
 
 def not_started(batches: Iterable[str], instance: DagsterInstance) -> list[str]:
-    """Batches that no run has ever been started for: a renamed sensor starts nothing twice.
+    """Batches that no run has ever been started for: a renamed sensor starts nothing twice."""
+    return [batch for batch in batches if not _runs(instance, batch)]
 
-    A batch whose run failed is not among them: that it runs again is the retry's decision.
+
+def to_retry(instance: DagsterInstance, now: datetime) -> Iterator[RunRequest]:
+    """Batches whose newest run failed or was killed today, the command line's too; each a few times.
+
+    What is wrong with a video fails no run. What fails a run, a store out of reach, a process that
+    was killed, may be over by now.
     """
-    return [
-        batch
-        for batch in batches
-        if not instance.get_runs(
-            RunsFilter(job_name=PROCESS_BATCH, tags={"dagster/partition": batch}), limit=1
-        )
-    ]
+    failed = RunsFilter(
+        job_name=PROCESS_BATCH,
+        statuses=[DagsterRunStatus.FAILURE],
+        created_after=now - timedelta(days=1),
+    )
+    batches = {
+        run.tags.get(PARTITION_NAME_TAG, "") for run in instance.get_runs(failed, limit=OFFERED_PER_TICK)
+    }
+    for batch in sorted(batches - {""}):
+        runs = _runs(instance, batch)
+        if runs[0].status is DagsterRunStatus.FAILURE and len(runs) < TRIES:
+            yield RunRequest(run_key=f"batch-{batch}-try-{len(runs) + 1}", partition_key=batch)
+
+
+def _runs(instance: DagsterInstance, batch: str) -> Sequence[DagsterRun]:
+    """The newest first."""
+    return instance.get_runs(
+        RunsFilter(job_name=PROCESS_BATCH, tags={PARTITION_NAME_TAG: batch}), limit=TRIES
+    )

@@ -17,11 +17,17 @@ from dagster import (
     sensor,
 )
 
+from resources import layout
+from resources.store import Store
 from sensors.batches import LOAD_WORDS
 from speech.types import Seconds
 
 LOADED_THROUGH = "loaded_through"
 """Metadata of word_timings: the event log's position up to which publications were there when it began."""
+
+INGESTED_THROUGH = "ingested_through"
+"""Metadata of word_timings: the number of the newest ingest entry it has. An entry alone can change what
+is current, without any transcript."""
 
 NEWS_TAG = "asr/published_through"
 TRIES = 3
@@ -36,10 +42,14 @@ _IN_FLIGHT = [
 
 @dataclass(frozen=True, slots=True)
 class LoadState:
-    """What the decision to load depends on; positions are storage ids of Dagster's event log."""
+    """What the decision to load depends on; positions are storage ids of Dagster's event log.
+
+    ``ingested`` says that the ingest log has entries which are not loaded.
+    """
 
     published_through: int
     loaded_through: int
+    ingested: bool
     last_load_at: float
     in_flight: bool
     failures: int
@@ -51,7 +61,7 @@ def why_not_load(state: LoadState, now: float, interval_s: Seconds) -> str | Non
     Readers' copies are published with each load, so ``interval_s`` between loads is also the
     shortest time between two copies.
     """
-    if state.published_through <= state.loaded_through:
+    if state.published_through <= state.loaded_through and not state.ingested:
         return "all that is published is loaded"
     if state.in_flight:
         return "a load is under way"
@@ -65,7 +75,7 @@ def why_not_load(state: LoadState, now: float, interval_s: Seconds) -> str | Non
 
 
 def loading_sensor(
-    transcripts: list[AssetKey], word_timings: AssetKey, interval_s: int = 60, tick_s: int = 15
+    published: list[AssetKey], word_timings: AssetKey, interval_s: int = 60, tick_s: int = 15
 ) -> SensorDefinition:
     """The sensor; it knows assets by their keys only."""
 
@@ -76,8 +86,8 @@ def loading_sensor(
         default_status=DefaultSensorStatus.RUNNING,
         description="Asks for a load when transcripts were published that the warehouse does not have.",
     )
-    def published_words(context: SensorEvaluationContext) -> RunRequest | SkipReason:
-        state = load_state(context, transcripts, word_timings)
+    def published_words(context: SensorEvaluationContext, store: Store) -> RunRequest | SkipReason:
+        state = load_state(context.instance, store, published, word_timings)
         reason = why_not_load(state, time.time(), interval_s)
         if reason:
             return SkipReason(reason)
@@ -87,27 +97,32 @@ def loading_sensor(
 
 
 def load_state(
-    context: SensorEvaluationContext, transcripts: list[AssetKey], word_timings: AssetKey
+    instance: DagsterInstance, store: Store, published: list[AssetKey], word_timings: AssetKey
 ) -> LoadState:
-    """Read the state from the instance: a handful of queries, however many batches there are."""
-    instance = context.instance
-    published = published_through(instance, transcripts)
+    """Read the state: a handful of queries, however many batches there are."""
+    newest = published_through(instance, published)
     last_load = instance.get_latest_materialization_event(word_timings)
     loaded = last_load.asset_materialization if last_load else None
-    mark = loaded.metadata.get(LOADED_THROUGH) if loaded else None
+    marks = {
+        name: loaded.metadata.get(name) if loaded else None for name in (LOADED_THROUGH, INGESTED_THROUGH)
+    }
+    numbers = {name: int(cast("int", mark.value)) if mark else 0 for name, mark in marks.items()}
+    after = numbers[INGESTED_THROUGH]
+    fresh = store.list(layout.INGEST, layout.numbered(layout.INGEST, after) if after else None)
     failed = RunsFilter(
-        job_name=LOAD_WORDS, statuses=[DagsterRunStatus.FAILURE], tags={NEWS_TAG: str(published)}
+        job_name=LOAD_WORDS, statuses=[DagsterRunStatus.FAILURE], tags={NEWS_TAG: str(newest)}
     )
     return LoadState(
-        published_through=published,
-        loaded_through=int(cast("int", mark.value)) if mark else 0,
+        published_through=newest,
+        loaded_through=numbers[LOADED_THROUGH],
+        ingested=any(True for _ in fresh),
         last_load_at=last_load.timestamp if last_load else 0.0,
         in_flight=bool(instance.get_runs(RunsFilter(job_name=LOAD_WORDS, statuses=_IN_FLIGHT), limit=1)),
         failures=len(instance.get_runs(failed, limit=TRIES)),
     )
 
 
-def published_through(instance: DagsterInstance, transcripts: list[AssetKey]) -> int:
-    """The event log's position of the newest publication of any model version; 0 before the first."""
-    records = instance.get_asset_records(transcripts)
+def published_through(instance: DagsterInstance, published: list[AssetKey]) -> int:
+    """The event log's position of the newest publication of any of these assets; 0 before the first."""
+    records = instance.get_asset_records(published)
     return max((record.asset_entry.last_materialization_storage_id or 0 for record in records), default=0)

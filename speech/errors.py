@@ -36,10 +36,23 @@ class Reason(StrEnum):
     """The decoding process gave no sign of life and was killed."""
     MISSING = "missing"
     """The object was gone from the source before it could be read."""
+    UNREADABLE_OBJECT = "unreadable_object"
+    """The source refuses this object alone: archived, forbidden, on a bad disk."""
     SUPERSEDED = "superseded"
     """The object has other bytes now; the new version is a video of its own."""
     ENGINE_FAILED = "engine_failed"
     """The engine raised an error on this video's audio."""
+
+    @property
+    def may_pass(self) -> bool:
+        """Whether another try, at another time, may end otherwise."""
+        return self in {
+            Reason.MISSING,
+            Reason.UNREADABLE_OBJECT,
+            Reason.DECODER_DIED,
+            Reason.DECODER_STALLED,
+            Reason.ENGINE_FAILED,
+        }
 
 
 class AsrError(Exception):

@@ -12,7 +12,7 @@ def as_text(transcript: Transcript) -> str:
     return transcript.text
 
 
-def as_json(transcript: Transcript) -> str:
+def as_json(transcript: Transcript, name: str) -> str:
     """One line of JSON: each word once, with numeric ``start_s``, ``end_s`` and ``probability``."""
     words = [
         {
@@ -26,7 +26,12 @@ def as_json(transcript: Transcript) -> str:
         for index, segment in enumerate(transcript.segments)
         for word in segment.words
     ]
-    document = {"language": transcript.language, "duration_s": transcript.duration_s, "words": words}
+    document = {
+        "file": name,
+        "language": transcript.language,
+        "duration_s": transcript.duration_s,
+        "words": words,
+    }
     return json.dumps(document, ensure_ascii=False)
 
 
@@ -56,9 +61,11 @@ class Format(StrEnum):
     SRT = "srt"
     VTT = "vtt"
 
-    def write(self, transcript: Transcript) -> str:
-        """The transcript in this format."""
-        writers = {Format.TEXT: as_text, Format.JSON: as_json, Format.SRT: as_srt, Format.VTT: as_vtt}
+    def write(self, transcript: Transcript, name: str) -> str:
+        """The transcript of the recording of that name in this format."""
+        if self is Format.JSON:
+            return as_json(transcript, name)
+        writers = {Format.TEXT: as_text, Format.SRT: as_srt, Format.VTT: as_vtt}
         return writers[self](transcript)
 
 

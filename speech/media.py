@@ -13,7 +13,6 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -51,9 +50,11 @@ class ByteSource(Protocol):
 class LocalFile:
     """A :class:`ByteSource` over a path; a context manager. Raises OSError for what is no file."""
 
-    def __init__(self, path: str | Path) -> None:
-        self._fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe would wait for its writer
-        stat = os.fstat(self._fd)
+    def __init__(self, path: str | Path, follow_links: bool = True) -> None:
+        # O_NONBLOCK: a pipe would wait for its writer.
+        flags = os.O_RDONLY | os.O_NONBLOCK | (0 if follow_links else os.O_NOFOLLOW)
+        self._fd = os.open(path, flags)
+        stat = self.stat()
         self.size = stat.st_size
         if not S_ISREG(stat.st_mode):
             os.close(self._fd)
@@ -62,6 +63,10 @@ class LocalFile:
     def read_at(self, offset: int, length: int) -> bytes:
         """See :class:`ByteSource`."""
         return os.pread(self._fd, length, offset)
+
+    def stat(self) -> os.stat_result:
+        """The open file's state, whatever its name leads to by now."""
+        return os.fstat(self._fd)
 
     def __enter__(self) -> Self:
         return self
@@ -117,68 +122,73 @@ class MediaDecoder:
 
     def probe(self, source: ByteSource, name: str) -> MediaInfo:
         """Open the container and say what is in it; ``name`` is for messages only."""
-        return MediaInfo(**self._work({"do": "probe"}, source, name, None))
+        return MediaInfo(**self._work({"do": "probe"}, source, name))
 
-    def extract(
-        self,
-        source: ByteSource,
-        name: str,
-        flac: Path,
-        progress: Callable[[Seconds], None] | None = None,
-    ) -> AudioInfo:
+    def extract(self, source: ByteSource, name: str, flac: Path) -> AudioInfo:
         """Decode the audio to 16 kHz mono FLAC at ``flac``, on the video's own timeline.
 
         Audio that starts late is preceded by silence, gaps in the timestamps are filled, so that a
-        sample's position is its time. ``progress`` is called with the seconds decoded so far.
+        sample's position is its time.
         """
         job = {"do": "extract", "flac": str(flac.absolute()), "max_audio_s": MAX_AUDIO_S}
-        return AudioInfo(**self._work(job, source, name, progress))
+        return AudioInfo(**self._work(job, source, name))
 
-    def _work(
-        self,
-        job: dict[str, Any],
-        source: ByteSource,
-        name: str,
-        progress: Callable[[Seconds], None] | None,
-    ) -> dict[str, Any]:
+    def _work(self, job: dict[str, Any], source: ByteSource, name: str) -> dict[str, Any]:
+        if self._child and self._child.poll() is not None:
+            self.close()  # it died between two videos: neither of them did it
         pipe = self._pipe or self._start()
-        deadline = time.monotonic() + JOB_BASE_S + source.size / JOB_BYTES_PER_S
-        finished = False
+        left_s = JOB_BASE_S + source.size / JOB_BYTES_PER_S
+        answered = False
         try:
-            pipe.send_bytes(json.dumps(job | {"size": source.size}).encode())
+            self._send(pipe, name, json.dumps(job | {"size": source.size}).encode())
             while True:
-                patience = min(STALL_S, deadline - time.monotonic())
-                if patience <= 0 or not pipe.poll(patience):
-                    raise MediaError(
-                        Reason.DECODER_STALLED,
-                        f"{name}: the decoder made no headway and was stopped; "
-                        "the file is most likely damaged or made to do harm",
-                    )
-                message = pipe.recv_bytes(1 << 20)
-                kind, body = message[:1], message[1:]
+                waiting_since = time.monotonic()
+                kind, body = self._receive(pipe, name, left_s)
+                left_s -= time.monotonic() - waiting_since  # a slow source is not the decoder's fault
                 if kind == b"R":
                     offset, length = struct.unpack("<QI", body)
-                    pipe.send_bytes(source.read_at(offset, min(length, 1 << 24)))
-                elif kind == b"P":
-                    if progress:
-                        progress(struct.unpack("<d", body)[0])
-                elif kind == b"E":
-                    finished = True
-                    problem = json.loads(body)
-                    raise MediaError(Reason(problem["reason"]), f"{name}: {problem['message']}")
-                else:
-                    finished = True
+                    self._send(pipe, name, source.read_at(offset, min(length, 1 << 24)))
+                elif kind in (b"D", b"E"):
                     result: dict[str, Any] = json.loads(body)
+                    answered = True
+                    if kind == b"E":
+                        raise MediaError(Reason(result["reason"]), f"{name}: {result['message']}")
                     return result
-        except (EOFError, ConnectionError, struct.error) as error:
-            code = self._child.wait(STALL_S) if self._child else None
+        except (ValueError, KeyError, struct.error) as error:
             raise MediaError(
                 Reason.DECODER_DIED,
-                f"{name}: the decoder died of it (exit status {code}); the file is most likely damaged",
+                f"{name}: the decoder gave an answer that makes no sense; upload it again",
             ) from error
         finally:
-            if not finished:  # the child's state is unknown: never let it touch the next video
+            if not answered:  # the child's state is unknown: never let it touch the next video
                 self.close()
+
+    def _receive(self, pipe: Connection, name: str, left_s: Seconds) -> tuple[bytes, bytes]:
+        patience = min(STALL_S, left_s)
+        try:
+            if patience <= 0 or not pipe.poll(patience):
+                raise MediaError(
+                    Reason.DECODER_STALLED,
+                    f"{name}: the decoder made no headway and was stopped; "
+                    "the file is most likely damaged or made to do harm",
+                )
+            message = pipe.recv_bytes(1 << 20)
+        except (EOFError, OSError) as error:
+            raise self._died(name) from error
+        return message[:1], message[1:]
+
+    def _send(self, pipe: Connection, name: str, data: bytes) -> None:
+        try:
+            pipe.send_bytes(data)
+        except OSError as error:
+            raise self._died(name) from error
+
+    def _died(self, name: str) -> MediaError:
+        code = self._child.wait(STALL_S) if self._child else None
+        return MediaError(
+            Reason.DECODER_DIED,
+            f"{name}: the decoder died of it (exit status {code}); the file is most likely damaged",
+        )
 
     def _start(self) -> Connection:
         ours, theirs = socketpair()

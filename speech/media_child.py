@@ -1,13 +1,15 @@
 """The child of :class:`speech.media.MediaDecoder`: the only code that touches untrusted media.
 
 ``python -I -m speech.media_child FD``: serves jobs on the socket FD until it is closed. Messages to
-the parent are one letter and a body: ``R`` offset, length (answered with bytes); ``P`` seconds done;
+the parent are one letter and a body: ``R`` offset, length (answered with bytes); ``P`` a sign of life;
 ``D`` result as JSON; ``E`` reason and message as JSON.
 """
 
+import ctypes
 import io
 import json
 import resource
+import signal
 import struct
 import sys
 from collections.abc import Iterator
@@ -43,8 +45,9 @@ ABSOLUTE = "mov"
 MEMORY_BYTES = 4 << 30
 FILE_BYTES = 4 << 30
 OPEN_FILES = 64
+PR_SET_PDEATHSIG = 1
 CLOCK_TOLERANCE_S: Seconds = 0.03  # containers round timestamps to a millisecond or a packet
-BELIEVABLE_GAP_S: Seconds = 600.0
+BELIEVABLE_GAP_S: Seconds = 600.0  # where the container does not say how long it is
 SILENCE_CHUNK = SAMPLE_RATE * 10
 LOST_SHARE = 0.5  # more packets undecodable than this: not a transcript but a guess
 
@@ -78,6 +81,8 @@ class ParentFile:
 
 def open_media(pipe: Connection, size: int) -> InputContainer:
     """The video behind the pipe. Raises MediaError when it is no allowed container."""
+    if size == 0:
+        raise MediaError(Reason.UNREADABLE_MEDIA, "is empty (0 bytes); upload it again")
     options = {"format_whitelist": CONTAINERS, "codec_whitelist": CODECS, "protocol_whitelist": "none"}
     try:
         file = ParentFile(pipe, size)
@@ -101,6 +106,19 @@ def origin_of(container: InputContainer) -> Seconds:
     return max(0.0, (container.start_time or 0) / av.time_base)
 
 
+def duration_of(container: InputContainer) -> Seconds | None:
+    """The length that a player shows, as far as the container knows it."""
+    if not container.duration:
+        return None
+    length_s = container.duration / av.time_base
+    names = container.format.name.split(",")
+    if ABSOLUTE in names:  # FFmpeg counts from the first sample, a player from the clock's 0
+        length_s += max(0.0, (container.start_time or 0) / av.time_base)
+    elif "matroska" in names:  # here FFmpeg counts from the clock's 0, a player from the first sample
+        length_s -= origin_of(container)
+    return round(max(0.0, length_s), 3)
+
+
 def probe(container: InputContainer) -> dict[str, Any]:
     """The fields of :class:`speech.media.MediaInfo`."""
     stream = audio_of(container)
@@ -110,7 +128,7 @@ def probe(container: InputContainer) -> dict[str, Any]:
         start = round(float(stream.start_time * stream.time_base) - origin_of(container), 3)
     return {
         "container": container.format.name.split(",")[0],
-        "duration_s": round(container.duration / av.time_base, 3) if container.duration else None,
+        "duration_s": duration_of(container),
         "video_codec": video.codec_context.name if video else None,
         "audio_codec": stream.codec_context.name if stream else None,
         "audio_streams": len(container.streams.audio),
@@ -124,7 +142,8 @@ def probe(container: InputContainer) -> dict[str, Any]:
 class Timeline:
     """Puts decoded frames at their place in time: the n-th sample out stands at n / 16 000 s."""
 
-    def __init__(self, origin_s: Seconds) -> None:
+    def __init__(self, origin_s: Seconds, end_s: Seconds | None) -> None:
+        self._end_s = end_s
         self.clock_jumps = 0
         self.written = 0
         self._origin_s = origin_s
@@ -142,7 +161,7 @@ class Timeline:
         off_s = time_s - expected_s
         if shape != self._shape or abs(off_s) > CLOCK_TOLERANCE_S:
             yield from self.finish()
-            if self._shape is not None and (off_s < -1.0 or off_s > BELIEVABLE_GAP_S):
+            if self._shape is not None and not self._believable(time_s, off_s):
                 # The clock wrapped or was spliced: sound goes on, so go on from where we are.
                 self.clock_jumps += 1
                 self._origin_s += off_s
@@ -155,6 +174,12 @@ class Timeline:
         frame.pts = None  # the resampler must not second-guess the timeline
         for out in self._resampler.resample(frame):
             yield from self._emit(out.to_ndarray()[0])
+
+    def _believable(self, time_s: Seconds, off_s: Seconds) -> bool:
+        """Whether sound really pauses until then, or the clock has jumped."""
+        if off_s < -1.0:
+            return False
+        return off_s <= BELIEVABLE_GAP_S if self._end_s is None else time_s <= self._end_s + 1.0
 
     def finish(self) -> Iterator[Samples]:
         """What the resampler still holds."""
@@ -187,7 +212,9 @@ def extract(pipe: Connection, container: InputContainer, flac: str, max_audio_s:
     if stream is None:
         raise MediaError(Reason.NO_AUDIO, "has no audio stream")
     stream.codec_context.thread_type = "NONE"  # threads make no audio decoder faster, and cost memory
-    timeline = Timeline(origin_of(container))
+    # A transport stream's length is a guess from the very timestamps that it should judge.
+    end_s = None if container.format.name == "mpegts" else duration_of(container)
+    timeline = Timeline(origin_of(container), end_s)
     packets = errors = 0
     with av.open(flac, "w", format="flac", options={"fflags": "+bitexact"}) as output:
         encoder = output.add_stream("flac", rate=SAMPLE_RATE, layout="mono", format="s16")
@@ -213,7 +240,7 @@ def extract(pipe: Connection, container: InputContainer, flac: str, max_audio_s:
             for frame in frames:
                 write(timeline.place(frame))
             if packets % 500 == 0:
-                pipe.send_bytes(b"P" + struct.pack("<d", timeline.written / SAMPLE_RATE))
+                pipe.send_bytes(b"P")
         write(timeline.finish())
         if not timeline.written or errors > LOST_SHARE * packets:
             raise MediaError(
@@ -258,6 +285,10 @@ def serve(pipe: Connection) -> None:
 
 def main() -> None:
     """Give up what is not needed, then serve."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle, not this video's fault
+    if sys.platform == "linux":
+        # A decoder that spins never sees that the parent is gone.
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     for limit, value in (
         (resource.RLIMIT_AS, MEMORY_BYTES),
         (resource.RLIMIT_FSIZE, FILE_BYTES),

@@ -1,7 +1,10 @@
 """From samples to a transcript: voice activity, windows, engine, the video's timeline, segments."""
 
 import multiprocessing
+import os
+import signal
 import tempfile
+import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -127,7 +130,17 @@ _in_worker: Transcriber
 
 def _load_in_worker(model: ModelVersion) -> None:
     global _in_worker
+    # Ctrl-C is the parent's to handle; and a parent that was killed leaves nobody to work for.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     _in_worker = Transcriber(model)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _hear_in_worker(recording: Recording) -> Heard:

@@ -7,6 +7,7 @@ before anything is downloaded. Options of a model version are the decoder's own 
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from speech.errors import EngineError, ModelError
 from speech.models import ModelVersion
@@ -20,11 +21,16 @@ class PocketSphinx:
     """A decoder and its model."""
 
     def __init__(self, model: ModelVersion) -> None:
+        self._model = model
+        self._decoder = self._load()
+
+    def _load(self) -> Any:
         from pocketsphinx import Decoder
 
+        model = self._model
         try:
             # cmn=batch: the cepstral mean of each window alone, not one drifting along.
-            self._decoder = Decoder(loglevel="FATAL", **({"cmn": "batch"} | model.options))
+            return Decoder(loglevel="FATAL", **({"cmn": "batch"} | model.options))
         except (RuntimeError, ValueError, TypeError, KeyError) as error:
             raise ModelError(f"model {model.name}: pocketsphinx refuses its options: {error}") from error
 
@@ -42,6 +48,7 @@ class PocketSphinx:
             decoder.end_utt()
             heard = list(decoder.seg() or ())
         except RuntimeError as error:
+            self._decoder = self._load()  # this one is stuck in the middle of an utterance
             raise EngineError(f"pocketsphinx failed at {window.start_s:.1f} s: {error}") from error
         return [
             Word(

@@ -64,6 +64,7 @@ def test_any_key_is_listed_and_read_back_unchanged(origin: Origin) -> None:
     for key in keys:
         origin.put(key, key.encode())
     origin.put("notes.txt", b"not a video")
+    origin.put("folder/._a.mp4", b"what a file manager left")
     found = origin.videos()
     assert set(found) == set(keys)
     for key, video in found.items():

@@ -31,7 +31,8 @@ def video(key: str, age_s: float = 30, size: int = 1) -> Video:
         ),
         pytest.param([video(k, size=60) for k in "abc"], LIMITS, ["a", "b"], id="bytes bound a batch"),
         pytest.param([video("a", 99, 500)], LIMITS, ["a"], id="one video over the bound is a batch"),
-        pytest.param([video("a", -10, 1)], LIMITS, [], id="a clock that is ahead does no harm"),
+        pytest.param([video("a", -10, 1)], LIMITS, ["a"], id="a clock that is ahead loses no video"),
+        pytest.param([video("a", -10, 1)], AT_ONCE, ["a"], id="nor on the command line"),
     ],
 )
 def test_plan(videos: list[Video], limits: BatchLimits, batches: list[str]) -> None:

@@ -86,6 +86,17 @@ def test_a_batch_that_has_a_run_is_not_offered_by_a_renamed_sensor(watch: Watch)
     assert watch.tick() == []
 
 
+def test_a_batch_whose_run_failed_is_tried_again_a_few_times(watch: Watch) -> None:
+    watch.put("a.mp4")
+    watch.tick()
+    tags = {"dagster/partition": "00000001"}
+    for offered in (["00000001"], ["00000001"], [], []):
+        run = watch.instance.create_run_for_job(process_batch, tags=tags)
+        assert watch.tick() == []  # not while it runs
+        watch.instance.report_run_failed(run)
+        assert watch.tick() == offered
+
+
 def test_a_source_that_cannot_be_read_skips_with_a_reason_and_forgets_nothing(watch: Watch) -> None:
     watch.put("a.mp4")
     watch.tick(save_cursor=False)

@@ -4,7 +4,9 @@ import pytest
 
 from sensors.loading import TRIES, LoadState, why_not_load
 
-DUE = LoadState(published_through=9, loaded_through=4, last_load_at=0.0, in_flight=False, failures=0)
+DUE = LoadState(
+    published_through=9, loaded_through=4, ingested=False, last_load_at=0.0, in_flight=False, failures=0
+)
 
 
 @pytest.mark.parametrize(
@@ -13,6 +15,7 @@ DUE = LoadState(published_through=9, loaded_through=4, last_load_at=0.0, in_flig
         ({}, None),
         ({"loaded_through": 9}, "all that is published is loaded"),
         ({"published_through": 0, "loaded_through": 0}, "all that is published"),
+        ({"loaded_through": 9, "ingested": True}, None),
         ({"in_flight": True}, "under way"),
         ({"failures": TRIES}, "by hand"),
         ({"failures": TRIES - 1}, None),

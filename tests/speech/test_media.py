@@ -90,6 +90,13 @@ def test_a_gap_in_the_timestamps_becomes_silence_of_that_length(
     assert np.abs(samples[int(3.1 * SAMPLE_RATE) :]).max() > 1000
 
 
+def test_a_long_pause_that_fits_the_container_is_a_pause(decoder: MediaDecoder, tmp_path: Path) -> None:
+    write_clip(tmp_path / "long", "matroska", "pcm_s16le", [0.0, 700.0])
+    info, _ = decode(decoder, tmp_path / "long", tmp_path)
+    assert info.clock_jumps == 0
+    assert info.duration_s == pytest.approx(701.08, abs=0.05)
+
+
 def test_a_clock_that_jumps_back_is_bridged_and_counted(decoder: MediaDecoder, tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     write_clip(first, "mpegts", "mp2", [900.0])
@@ -109,7 +116,10 @@ def test_sound_stands_where_a_player_shows_it(
     decoder: MediaDecoder, tmp_path: Path, container: str, codec: str, start_s: float, shown_s: float
 ) -> None:
     write_clip(tmp_path / "clip", container, codec, [start_s])
+    with LocalFile(tmp_path / "clip") as source:
+        probed = decoder.probe(source, "clip")
     info, samples = decode(decoder, tmp_path / "clip", tmp_path)
+    assert probed.duration_s == pytest.approx(info.duration_s, abs=0.1)
     assert first_sound_s(samples) == pytest.approx(shown_s, abs=0.05)
     assert info.duration_s == pytest.approx(shown_s + 1.08, abs=0.1)
 

@@ -1,0 +1,46 @@
+"""Column schemas, as the UI shows them."""
+
+from dataclasses import fields
+
+from dagster import TableColumn, TableSchema
+
+from resources.published import WORD_SCHEMA
+from speech.media import AudioInfo, MediaInfo
+
+WORD_COLUMNS = [(column.name, str(column.type)) for column in WORD_SCHEMA]
+PROBED_COLUMNS = [
+    *((name, "string") for name in ("video_id", "status", "reason", "message")),
+    *((field.name, str(field.type)) for field in fields(MediaInfo)),
+]
+EXTRACTED_COLUMNS = [*PROBED_COLUMNS, *((field.name, str(field.type)) for field in fields(AudioInfo))]
+
+_MEANING = {
+    "video_id": "128 bits over source, key and content version",
+    "status": "ok, empty (a success without words) or failed",
+    "reason": "why there are no words",
+    "message": "the reason as a sentence",
+    "segment_index": "sentence-like stretch, from 0 in each video",
+    "word_index": "from 0 in each video",
+    "word": "as the engine writes it",
+    "word_normalized": "lower case, no punctuation: what is searched and compared",
+    "start_s": "seconds on the video's own timeline",
+    "end_s": "seconds on the video's own timeline",
+    "probability": "the engine's confidence in [0, 1]; not comparable between model versions",
+    "channel": "NULL when channels were mixed",
+    "timing_source": "what the times come from",
+    "audio_stream": "index of the stream that is transcribed",
+    "audio_start_s": "where the sound begins on the video's timeline",
+    "duration_s": "seconds",
+    "decode_errors": "packets that gave no audio",
+    "clock_jumps": "places where timestamps made no sense and were bridged",
+}
+
+
+def columns(*named: tuple[str, str]) -> TableSchema:
+    """A schema from names and types."""
+    return TableSchema(
+        [
+            TableColumn(name, kind.removeprefix("<class '").removesuffix("'>"), _MEANING.get(name))
+            for name, kind in named
+        ]
+    )

@@ -1,0 +1,147 @@
+"""Loading and publishing: nothing is missed, nothing stays behind, nobody sees half of it."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from resources import layout, snapshot
+from resources.champions import crown_first
+from resources.ingest_log import IngestLog, Video
+from resources.loader import Loader
+from resources.published import (
+    ExtractedBatch,
+    ExtractedVideo,
+    FinishedVideo,
+    Outcome,
+    PublishedTranscripts,
+    Status,
+    TranscriptsHead,
+    word_rows,
+)
+from resources.search import search
+from resources.store import Store
+from resources.warehouse import LoadReport, Warehouse
+from speech.types import Segment, Transcript, Word
+
+
+def add_batch(store: Store, key: str, words: str, source: str = "s3://b") -> str:
+    """Ingest, extract and publish one video, as the assets do."""
+    video = Video(source=source, key=key, version="1", size_bytes=1, modified_at=datetime.now(UTC))
+    entry = IngestLog(store).append([video])
+    assert entry is not None
+    assert entry.batch is not None
+    done = ExtractedBatch(batch=entry.batch, videos=(ExtractedVideo(video=video, status=Status.OK),))
+    store.put(layout.extracted(entry.batch), done.model_dump_json().encode())
+    publish_words(store, entry.batch, video.video_id, words)
+    return video.video_id
+
+
+def publish_words(store: Store, batch: str, video_id: str, words: str) -> None:
+    spoken = tuple(Word(text, n, n + 0.5, 0.9, "test") for n, text in enumerate(words.split()))
+    rows = word_rows(video_id, Transcript("en", 60.0, (Segment(spoken),) if spoken else ()))
+    outcome = Outcome(video_id=video_id, status=Status.OK, words=len(rows))
+    head = TranscriptsHead(model="m", fingerprint="f", batch=batch, outcomes=(outcome,))
+    published = PublishedTranscripts.build(head, [FinishedVideo(outcome=outcome, rows=rows)])
+    store.put(layout.transcripts("m", batch), published.encode())
+
+
+@pytest.fixture
+def warehouse(tmp_path: Path) -> Warehouse:
+    return Warehouse(path=str(tmp_path / "w.duckdb"), wait_s=1.0)
+
+
+def load(warehouse: Warehouse, store: Store) -> LoadReport:
+    crown_first(store, "m")
+    with warehouse.exclusive() as path:
+        report = warehouse.load(store, lambda done, total: None)
+        snapshot.publish(store, path, report)
+    return report
+
+
+def rows(store: Store, sql: str) -> list[tuple[object, ...]]:
+    with snapshot.read(store, Path("/nonexistent")) as connection:
+        return connection.execute(sql).fetchall()
+
+
+def test_what_is_published_while_a_load_begins_is_never_half_loaded(
+    warehouse: Warehouse, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_batch(store, "a.mp4", "one two")
+    log = Loader.load_ingest_log
+
+    def another_comes_in_between(self: Loader) -> None:
+        log(self)
+        add_batch(store, "b.mp4", "three")
+        monkeypatch.undo()
+
+    monkeypatch.setattr(Loader, "load_ingest_log", another_comes_in_between)
+    load(warehouse, store)
+    load(warehouse, store)
+    statuses = "SELECT video_key, status FROM videos_current ORDER BY ALL"
+    assert rows(store, statuses) == [("a.mp4", "ok"), ("b.mp4", "ok")]
+
+
+def test_a_rebuilt_warehouse_replaces_the_snapshot_whatever_its_load_number(
+    warehouse: Warehouse, store: Store
+) -> None:
+    add_batch(store, "a.mp4", "one two")
+    first = load(warehouse, store)
+    Path(warehouse.path).unlink()
+    add_batch(store, "b.mp4", "three")
+    second = load(warehouse, store)
+    assert first.load == second.load
+    assert rows(store, "SELECT count(*) FROM words_current") == [(3,)]
+
+
+def test_loading_again_replaces_and_does_not_add(warehouse: Warehouse, store: Store) -> None:
+    video_id = add_batch(store, "a.mp4", "one two three")
+    load(warehouse, store)
+    publish_words(store, "00000001", video_id, "four")
+    report = load(warehouse, store)
+    assert (report.words, report.words_promised, report.objects) == (1, 1, 1)
+    assert rows(store, "SELECT word FROM words_current") == [("four",)]
+    assert rows(store, "SELECT text FROM segments") == [("four",)]
+    assert load(warehouse, store).objects == 0
+
+
+def test_a_batch_without_a_single_word_loads(warehouse: Warehouse, store: Store) -> None:
+    add_batch(store, "a.mp4", "")
+    assert load(warehouse, store).words == 0
+    assert rows(store, "SELECT words FROM transcripts") == [(0,)]
+
+
+def test_old_snapshots_go_and_a_reader_keeps_what_it_has_open(warehouse: Warehouse, store: Store) -> None:
+    add_batch(store, "0.mp4", "zero")
+    load(warehouse, store)
+    with snapshot.read(store, Path("/nonexistent")) as open_reader:
+        for n in range(1, 6):
+            add_batch(store, f"{n}.mp4", "more")
+            load(warehouse, store)
+        assert open_reader.execute("SELECT count(*) FROM words").fetchall() == [(1,)]
+    kept = [found.key for found in store.list("snapshots") if found.key.endswith(".duckdb")]
+    assert len(kept) == snapshot.KEEP
+    assert rows(store, "SELECT count(*) FROM words") == [(6,)]
+
+
+def test_the_same_key_in_two_sources_is_two_hits(warehouse: Warehouse, store: Store) -> None:
+    add_batch(store, "a.mp4", "say it now", source="s3://one")
+    add_batch(store, "a.mp4", "say it then", source="s3://two")
+    load(warehouse, store)
+    with snapshot.read(store, Path("/nonexistent")) as connection:
+        assert sorted(hit.context for hit in search(connection, "say it", 10)) == [
+            "say it now",
+            "say it then",
+        ]
+
+
+def test_the_same_words_give_the_same_bytes(store: Store) -> None:
+    video_id = add_batch(store, "a.mp4", "one two")
+    key = layout.transcripts("m", "00000001")
+    before = store.get(key)
+    publish_words(store, "00000001", video_id, "one two")
+    assert store.get(key) == before
+    published = PublishedTranscripts.read(store, key)
+    assert published is not None
+    assert published.words.schema.types[5:8] == [pa.float64()] * 3
