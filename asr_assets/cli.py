@@ -174,7 +174,7 @@ def process_everything(settings: Settings, workers: int) -> None:
 
     quiet()
     failures: list[AsrError] = []
-    with Bars(err) as bars:
+    with saying_when_interrupted(), Bars(err) as bars:
         with bars.busy("starting Dagster"):
             runner = Runner(settings, workers)
         with bars.busy(f"listing {settings.source_url}"):
@@ -193,6 +193,16 @@ def process_everything(settings: Settings, workers: int) -> None:
         complain(failure)
     if failures:
         raise failures[0]
+
+
+@contextmanager
+def saying_when_interrupted() -> Iterator[None]:
+    """Ctrl-C is no failure; the exit code is 130, as a shell expects."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        complain(AsrError("interrupted; what is done is kept, and the same command goes on from there"))
+        raise
 
 
 def summarize(settings: Settings) -> None:
@@ -259,9 +269,6 @@ def main() -> None:
     except AsrError as error:
         complain(error)
         sys.exit(1)
-    except KeyboardInterrupt:
-        complain(AsrError("interrupted; what is done is kept, and the same command goes on from there"))
-        sys.exit(130)
     except BrokenPipeError:  # the reader of our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)

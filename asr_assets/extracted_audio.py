@@ -7,7 +7,7 @@ from dagster import AssetExecutionContext, MaterializeResult, asset
 
 from asr_assets.columns import EXTRACTED_COLUMNS, columns
 from asr_assets.progress import Progress
-from asr_assets.raw_videos import SOURCE_RETRIES, count_reasons, raw_videos
+from asr_assets.raw_videos import count_reasons, patience_with_the_source, raw_videos
 from resources import layout
 from resources.published import ExtractedBatch, ExtractedVideo, ProbedBatch, ProbedVideo, Status
 from resources.source import Source
@@ -23,7 +23,6 @@ from speech.media import MediaDecoder
     group_name="ingestion",
     kinds={"ffmpeg", "flac"},
     metadata={"dagster/column_schema": columns(*EXTRACTED_COLUMNS)},
-    retry_policy=SOURCE_RETRIES,
     description=(
         "The sound of each video as FLAC, 16 kHz mono; its first sample stands at the video's first moment, "
         "however late the audio track begins. Decoded in a child process that may die."
@@ -35,7 +34,7 @@ def extracted_audio(context: AssetExecutionContext, source: Source, store: Store
     assert probed is not None  # raw_videos is upstream
     finished = extracted_before(store, context.partition_key)
     videos = []
-    with MediaDecoder() as decoder:
+    with patience_with_the_source(context), MediaDecoder() as decoder:
         for video in Progress(context, "extracting audio")(probed.videos):
             former = finished.get(video.video.video_id)
             videos.append(former or extract(source, store, decoder, video))

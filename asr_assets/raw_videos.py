@@ -1,9 +1,10 @@
 """raw_videos: is each video of the batch there, is it that version, what streams does it have."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
-from dagster import AssetExecutionContext, Backoff, MaterializeResult, RetryPolicy, asset
+from dagster import AssetExecutionContext, MaterializeResult, RetryRequested, asset
 
 from asr_assets.columns import PROBED_COLUMNS, columns
 from asr_assets.progress import Progress
@@ -13,11 +14,12 @@ from resources.published import ProbedBatch, ProbedVideo, Status
 from resources.source import Source
 from resources.store import Store
 from sensors.batches import BATCHES
-from speech.errors import Reason, VideoError
+from speech.errors import Reason, SourceUnavailable, VideoError
 from speech.media import MediaDecoder
+from speech.types import Seconds
 
-# For a source that is out of reach for a moment; what is wrong with a video raises nothing.
-SOURCE_RETRIES = RetryPolicy(max_retries=3, delay=5, backoff=Backoff.EXPONENTIAL)
+SOURCE_RETRIES = 3
+FIRST_WAIT_S: Seconds = 5.0
 
 
 @asset(
@@ -25,7 +27,6 @@ SOURCE_RETRIES = RetryPolicy(max_retries=3, delay=5, backoff=Backoff.EXPONENTIAL
     group_name="ingestion",
     kinds={"video"},
     metadata={"dagster/column_schema": columns(*PROBED_COLUMNS)},
-    retry_policy=SOURCE_RETRIES,
     description=(
         "The videos of a batch, as they are at the source: whether each is still there, still the version "
         "that was ingested, and what streams its container has. Nothing is copied."
@@ -34,7 +35,7 @@ SOURCE_RETRIES = RetryPolicy(max_retries=3, delay=5, backoff=Backoff.EXPONENTIAL
 def raw_videos(context: AssetExecutionContext, source: Source, store: Store) -> MaterializeResult:
     """Probe every video of the batch; one that cannot be read becomes a row with a reason."""
     entry = IngestLog(store).batch(context.partition_key)
-    with MediaDecoder() as decoder:
+    with patience_with_the_source(context), MediaDecoder() as decoder:
         progress = Progress(context, "looking at videos")
         videos = tuple(probe(source, decoder, video) for video in progress(entry.videos))
     batch = ProbedBatch(batch=context.partition_key, videos=videos)
@@ -43,6 +44,19 @@ def raw_videos(context: AssetExecutionContext, source: Source, store: Store) -> 
         metadata={"dagster/row_count": len(videos), "bytes": sum(video.size_bytes for video in entry.videos)}
         | count_reasons(videos)
     )
+
+
+@contextmanager
+def patience_with_the_source(context: AssetExecutionContext) -> Iterator[None]:
+    """Try the step again, a few times, later and later, while the source as a whole is out of reach.
+
+    Not a RetryPolicy: that would also start a step again that somebody has interrupted.
+    """
+    try:
+        yield
+    except SourceUnavailable as error:
+        wait_s = FIRST_WAIT_S * 2**context.retry_number
+        raise RetryRequested(max_retries=SOURCE_RETRIES, seconds_to_wait=wait_s) from error
 
 
 def probe(source: Source, decoder: MediaDecoder, video: Video) -> ProbedVideo:

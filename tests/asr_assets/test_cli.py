@@ -68,7 +68,7 @@ def test_a_bucket_out_of_reach_is_one_sentence(platform: Platform, s3_env: dict[
     platform.env |= s3_env | {"ASR_SOURCE_URL": "s3://no-such-bucket/videos"}
     done = platform.asr("run")
     assert done.returncode == 1
-    assert "s3://no-such-bucket/videos cannot be listed" in done.stderr
+    assert "s3://no-such-bucket/videos/ cannot be listed" in done.stderr
     assert "Traceback" not in done.stderr
 
 

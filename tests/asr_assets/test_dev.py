@@ -170,16 +170,25 @@ def test_a_video_put_in_the_folder_a_run_from_the_ui_and_a_backfill_all_end_in_w
     wait_for(lambda: spoken(platform, "delayed_audio.mp4", "pocketsphinx_fast"), 240)
 
 
-def test_killed_in_the_middle_and_started_again_it_goes_on_by_itself(
-    platform: Platform,
-) -> None:
+@pytest.mark.parametrize("killed", ["asr dev", "asr run"])
+def test_killed_in_the_middle_the_daemon_goes_on_by_itself(platform: Platform, killed: str) -> None:
     platform.add("weather.mp4", "library.mp4", "kitchen.mkv")
     unfinished = platform.root / "data" / "unfinished"
-    dev = Dev(platform)
-    try:
-        wait_for(lambda: any(unfinished.rglob("*.json")), 120)
-    finally:
-        dev.end(signal.SIGKILL)
+    if killed == "asr dev":
+        dev = Dev(platform)
+        try:
+            wait_for(lambda: any(unfinished.rglob("*.json")), 120)
+        finally:
+            dev.end(signal.SIGKILL)
+    else:
+        running = subprocess.Popen(
+            platform.command("run"), env=platform.environment, cwd=platform.root, start_new_session=True
+        )
+        try:
+            wait_for(lambda: any(unfinished.rglob("*.json")), 120)
+        finally:
+            os.killpg(running.pid, signal.SIGKILL)
+            running.wait(60)
     again = Dev(platform)
     try:
         for video in ("weather.mp4", "library.mp4", "kitchen.mkv"):

@@ -157,3 +157,60 @@ def test_one_model_that_fails_does_not_hold_up_another(platform: Platform) -> No
     assert "Traceback" not in done.stderr
     assert platform.sql("SELECT model_version, status FROM transcripts") == ["pocketsphinx_fast,ok"]
     assert int(platform.sql("SELECT count(*) FROM words_current")[0]) > 15
+
+
+def test_two_at_once_on_a_new_store_do_the_work_once(platform: Platform) -> None:
+    platform.add("delayed_audio.mp4")
+    both = [
+        subprocess.Popen(
+            platform.command("run"),
+            env=platform.environment,
+            cwd=platform.root,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    said = [run.communicate(timeout=120)[1] for run in both]
+    assert sorted(run.returncode for run in both) == [0, 1]
+    assert any("another asr run is at work" in words for words in said)
+    assert not any("Traceback" in words for words in said)
+    assert platform.sql("SELECT count(*) FROM transcripts") == ["1"]
+
+
+def test_interrupted_it_says_so_and_goes_on_the_next_time(platform: Platform) -> None:
+    platform.add("station.webm", "library.mp4", "kitchen.mkv")
+    running = subprocess.Popen(
+        platform.command("run", "--workers", "1"),
+        env=platform.environment,
+        cwd=platform.root,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not any((platform.root / "data" / "audio").glob("*.flac")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    running.send_signal(signal.SIGINT)
+    said = running.communicate(timeout=60)[1]
+    assert running.returncode == 130
+    assert "interrupted" in said
+    assert "Traceback" not in said
+    platform.must("run")
+    assert platform.sql("SELECT status, count(*) FROM transcripts GROUP BY ALL") == ["ok,3"]
+
+
+def test_a_video_that_is_gone_keeps_its_outcome_when_a_model_is_added(platform: Platform) -> None:
+    platform.add("soundless.mp4", "delayed_audio.mp4")
+    platform.must("run")
+    outcome = "SELECT video_key, v.status, v.reason, container FROM videos v ORDER BY ALL"
+    before = platform.sql(outcome)
+    for video in platform.videos.iterdir():
+        video.unlink()
+    toml = Path(platform.env["ASR_MODELS"])
+    toml.write_text(add_model(toml.read_text()))
+    platform.must("run")
+    assert platform.sql(outcome) == before
+    assert platform.sql("SELECT status, count(*) FROM transcripts GROUP BY ALL ORDER BY ALL") == [
+        "empty,2",
+        "ok,2",
+    ]

@@ -107,6 +107,50 @@ def test_an_object_that_is_gone_is_missing(origin: Origin) -> None:
     assert gone.value.reason is Reason.MISSING
 
 
+def test_an_object_that_the_source_refuses_is_that_videos_problem(origin: Origin, tmp_path: Path) -> None:
+    origin.put("a.mp4", b"bytes")
+    video = origin.videos()["a.mp4"]
+    if origin.source.url.startswith("s3"):
+        bucket = origin.source.url.removeprefix("s3://")
+        boto3.client("s3").put_object(Bucket=bucket, Key="a.mp4", Body=b"bytes", StorageClass="GLACIER")
+    else:
+        origin.delete("a.mp4")
+        (tmp_path / "in" / "a.mp4").mkdir()
+    with pytest.raises(SourceObjectError, match=r"a\.mp4") as refused, origin.source.open(video):
+        pass
+    assert refused.value.reason is Reason.UNREADABLE_OBJECT
+
+
+def test_a_link_in_the_place_of_a_video_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    origin = Origin(f"file://{tmp_path / 'in'}", tmp_path / "in")
+    origin.put("a.mp4", b"bytes")
+    video = origin.videos()["a.mp4"]
+    secret = tmp_path / "secret"
+    (tmp_path / "in" / "a.mp4").rename(secret)
+    (tmp_path / "in" / "a.mp4").symlink_to(secret)
+    with pytest.raises(SourceObjectError), origin.source.open(video):
+        pass
+    assert origin.videos() == {}
+
+
+def test_a_neighbouring_prefix_is_not_taken_in(bucket: str) -> None:
+    for key in ("videos/a.mp4", "videos-private/b.mp4"):
+        boto3.client("s3").put_object(Bucket=bucket, Key=key, Body=b"x")
+    assert list(Origin(f"s3://{bucket}/videos", None).videos()) == ["videos/a.mp4"]
+
+
+def test_a_deep_folder_and_a_strange_date_are_listed(tmp_path: Path) -> None:
+    deep = tmp_path / "in"
+    deep.mkdir()
+    origin = Origin(f"file://{deep}", deep)
+    nested = "/".join("d" for _ in range(400))
+    origin.put(f"{nested}/a.mp4", b"x")
+    origin.put("old.mp4", b"x")
+    os.utime(deep / "old.mp4", (-(10.0**9), -(10.0**9)))
+    assert set(origin.videos()) == {f"{nested}/a.mp4", "old.mp4"}
+
+
 def test_same_names_in_two_folders_are_two_videos(origin: Origin) -> None:
     origin.put("one/a.mp4", b"bytes")
     origin.put("two/a.mp4", b"bytes")
