@@ -54,9 +54,13 @@ class Runner:
         self.models = resources["speech_models"]
 
     def ingest(self) -> list[str]:
-        """Record what is new at the source, nothing being too young or too small; all batches there are."""
+        """Record what is new at the source; nothing is too young or too small. The new batches."""
+        return ingest(self.source, IngestLog(self.store), datetime.now(UTC), AT_ONCE)
+
+    def batches(self) -> list[str]:
+        """All batches of the ingest log."""
         log = IngestLog(self.store)
-        ingest(self.source, log, datetime.now(UTC), AT_ONCE)
+        log.catch_up()
         return log.batches
 
     def missing(self, batch: str) -> list[AssetKey]:

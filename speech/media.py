@@ -18,6 +18,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from socket import socketpair
 from stat import S_ISREG
+from types import TracebackType
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -216,7 +217,12 @@ class MediaDecoder:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.close()
 
 
