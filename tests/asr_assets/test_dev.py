@@ -62,7 +62,12 @@ class Dev:
 
     def end(self, how: signal.Signals) -> None:
         os.killpg(self._process.pid, how)
-        self._process.wait(60)
+        try:
+            self._process.wait(20)
+        except subprocess.TimeoutExpired:
+            # Dagster's code server can hang in its own shutdown while a run has just begun.
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait(20)
         self._log.close()
 
 
