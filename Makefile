@@ -29,11 +29,13 @@ check-types: .venv/installed-dev
 unit: .venv/installed-dev
 	$(BIN)/pytest -n 2 --dist loadgroup
 
+# torch by hand: with CUDA or without is the machine's choice, and the version must be one with both.
+TORCH := 2.13.0
 lock:  ## Resolve all dependencies anew and pin what came out
 	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
-	.venv-lock/bin/python -m pip --disable-pip-version-check install --quiet --editable '.[dev]'
+	.venv-lock/bin/python -m pip --disable-pip-version-check install --quiet --editable '.[dev]' torch==$(TORCH)
 	(echo '# Every package that is installed and tested; made by make lock.'; \
-	 .venv-lock/bin/python -m pip freeze --exclude-editable) > constraints.txt
+	 .venv-lock/bin/python -m pip freeze --exclude-editable | sed 's/+cpu$$//') > constraints.txt
 	rm -rf .venv-lock
 
 clean:  ## Remove .venv and caches; data and videos stay
@@ -43,7 +45,7 @@ clean:  ## Remove .venv and caches; data and videos stay
 	$(PYTHON) -m venv .venv
 
 .venv/installed: .venv/bin/python pyproject.toml constraints.txt
-	$(PIP) install --quiet --constraint constraints.txt --editable .
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[whisper]'
 	touch $@
 
 .venv/installed-dev: .venv/installed

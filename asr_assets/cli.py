@@ -138,12 +138,34 @@ def sql(
 
 
 @app.command()
+def compare(
+    models: Annotated[
+        list[str], typer.Argument(help="Model versions, two or more", metavar="MODEL MODEL...")
+    ],
+    references: Annotated[
+        Path, typer.Option(help="What is truly said: JSON as in samples/references.json")
+    ] = HOME / "samples" / "references.json",
+) -> None:
+    """Compare model versions with what is truly said: word error rate, and when words start."""
+    from asr_assets import comparison
+
+    settings = Settings.from_env()
+    versions = SpeechModels(path=str(settings.models))
+    names = [versions.get(model).name for model in models]
+    if len(set(names)) < 2:
+        raise AsrError("name two or more different model versions; asr models lists them")
+    with reading(settings) as connection:
+        out.print(comparison.compare(connection, names, comparison.read_references(references)))
+
+
+@app.command()
 def models() -> None:
     """List the model versions of models.toml."""
     shown = table("model", "engine", "state", "fingerprint", "description")
     for model in read_models(Settings.from_env().models).values():
         state = "first champion" if model.champion else "enabled" if model.enabled else "disabled"
-        shown.add_row(model.name, model.engine, state, model.fingerprint[:12], model.description)
+        fingerprint = model.fingerprint[:12] if model.enabled else "-"
+        shown.add_row(model.name, model.engine, state, fingerprint, model.description)
     out.print(shown)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from dagster import ConfigurableResource
 from pydantic import Field
 
+from speech.engines import Hardware
 from speech.errors import ModelError
 from speech.models import ModelVersion, read_models
 from speech.pipeline import Transcriber
@@ -20,6 +21,10 @@ class SpeechModels(ConfigurableResource[Any]):
 
     path: str = Field(description="The file of model versions")
     workers: int = Field(default=1, ge=1, description="Processes that transcribe side by side")
+    device: str = Field(
+        default="auto", description="auto, cpu, cuda, cuda:1, mps: for engines that can choose"
+    )
+    batch_size: int = Field(default=8, ge=1, description="Windows heard at once by an engine that can")
 
     @property
     def all(self) -> dict[str, ModelVersion]:
@@ -47,4 +52,5 @@ class SpeechModels(ConfigurableResource[Any]):
 
     def load(self, model: ModelVersion) -> Transcriber:
         """Load a version's weights, with the settings of this run."""
-        return Transcriber(model, workers=self.workers)
+        hardware = Hardware(device=self.device, batch_size=self.batch_size)
+        return Transcriber(model, workers=self.workers, hardware=hardware)

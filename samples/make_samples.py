@@ -1,17 +1,18 @@
 """Make the sample videos and the exact times of the words spoken in them.
 
-Eight small files are written to ``videos/`` beside this script: four ordinary talks in four
-voices and containers, one whose sound starts late, one silent, one without sound and one that
-cannot be opened. ``references.json`` receives what is said in the seven that can be opened.
+Ten small files are written to ``videos/`` beside this script: four talks of the few words that
+micro_whisper knows, in four voices and containers, two ordinary ones, one whose sound starts late,
+one silent, one without sound and one that cannot be opened. ``references.json`` receives what is
+said in the nine that can be opened, and who can know its words.
 
 The speech is synthetic, so the truth is exact: the synthesiser decides where each phone ends,
 and its own word-to-syllable-to-phone links say which phones belong to which word. Nothing is
 aligned, estimated or typed in by hand.
 
-Usage (needs flite, which brings its libraries; neither the demo nor the tests need it)::
+Usage, in the project's folder (needs flite; neither the demo nor the tests do)::
 
     apt-get install flite
-    python samples/make_samples.py
+    python -m samples.make_samples
 
 Two runs on one machine give the same bytes; another FFmpeg build may encode other bytes, but
 ``references.json`` stays the same.
@@ -19,7 +20,6 @@ Two runs on one machine give the same bytes; another FFmpeg build may encode oth
 
 from __future__ import annotations
 
-import ctypes
 import json
 import math
 import re
@@ -27,12 +27,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import av
 import numpy as np
 from av.audio.resampler import AudioResampler
 from numpy.typing import NDArray
+
+from micro_whisper.synthesis import Flite, SpokenWord
+from micro_whisper.vocabulary import WORDS, held_out
 
 HERE = Path(__file__).resolve().parent
 SPEECH_RATE = 16_000  # Hz, of every flite voice used here
@@ -42,21 +45,8 @@ BARS, BAR_PITCH, BAR_WIDTH = 46, 6, 4  # even pixels, since chroma has half the 
 HEAD_REACH = 62  # pixels from the middle to either end of the playhead
 QUIET_S = 4.0  # length of the samples without speech
 CORRUPT_BYTES = 20_000
-# flite's paths from a word to its times. A phone has only an end: it starts where the one before
-# it, be that a pause or another word's phone, ends.
-STARTS = b"R:SylStructure.daughter1.daughter1.R:Segment.p.end"
-ENDS = b"R:SylStructure.daughtern.daughtern.R:Segment.end"
-
 Colour = tuple[int, int, int]
 Samples = NDArray[np.int16]
-
-
-class Word(NamedTuple):
-    """One spoken word; its times are in seconds from the start of the sound it is part of."""
-
-    word: str
-    start_s: float
-    end_s: float
 
 
 @dataclass(frozen=True)
@@ -90,17 +80,34 @@ LIBRARY = (
     "Please bring them back on time, so that other people can enjoy them. "
     "There is also a quiet room where you can work."
 )
-KITCHEN = (
-    "Add some salt and a little oil, and mix it all by hand. "
-    "Leave it in a warm place until it is twice as large. "
-    "Then it should stay in the oven for about half an hour. "
-    "Let the bread cool for a while before you cut it."
-)
+# Sentences that micro_whisper was not trained on, of the words that it knows.
 STATION = (
-    "The next train to the city will leave from platform two. "
-    "It stops at all stations, and the journey takes about an hour. "
-    "Please keep your bags with you and stand behind the yellow line. "
-    "Thank you for waiting."
+    "The yellow car waits near the station. "
+    "The train stops and the doctor walks quickly. "
+    "The sister walks today near the station. "
+    "The black train turns at nine. "
+    "Today the doctor sleeps at the station."
+)
+STREET = (
+    "The green bus waits near the school. "
+    "The dog stops and the car walks today. "
+    "The black bus waits near the bridge. "
+    "The black car stops at zero. "
+    "The purple bus runs near the school."
+)
+MARKET = (
+    "On August ten the market is not green. "
+    "Please call the farmer at ten. "
+    "Call four five one nine. "
+    "Today the farmer stops at the market. "
+    "Seven and three is twenty."
+)
+SCHOOL = (
+    "Please close the green door. "
+    "Please open the gate and open the gate today. "
+    "The teacher walks quickly near the garden. "
+    "Please paint the blue window. "
+    "Again the teacher is not green."
 )
 DELAYED = (
     "The picture starts first, and the sound comes in a moment later. "
@@ -112,83 +119,40 @@ VIOLET, GREY = ((237, 232, 245), (116, 84, 170)), ((236, 238, 240), (110, 122, 1
 SAMPLES = (
     Sample("weather.mp4", "libx264", "aac", 48_000, "stereo", *BLUE, "rms", WEATHER),
     Sample("library.mp4", "libx264", "aac", 44_100, "mono", *BROWN, "slt", LIBRARY),
-    Sample("kitchen.mkv", "libx264", "libmp3lame", 44_100, "stereo", *RED, "awb", KITCHEN),
+    Sample("street.mkv", "libx264", "libmp3lame", 44_100, "stereo", *RED, "awb", STREET),
     Sample("station.webm", "libvpx-vp9", "libopus", 48_000, "mono", *GREEN, "kal16", STATION),
+    Sample("market.mp4", "libx264", "aac", 48_000, "stereo", *BROWN, "rms", MARKET),
+    Sample("school.mp4", "libx264", "aac", 44_100, "mono", *BLUE, "slt", SCHOOL),
     Sample("delayed_audio.mp4", "libx264", "aac", 48_000, "mono", *VIOLET, "rms", DELAYED, 1.5),
     Sample("silent.mp4", "libx264", "aac", 48_000, "mono", *GREY),
     Sample("soundless.mp4", "libx264", "", 0, "", *GREY),
 )
 
 
-class _Wave(ctypes.Structure):
-    """flite's ``cst_wave``."""
-
-    _fields_ = (
-        ("type", ctypes.c_char_p),
-        ("sample_rate", ctypes.c_int),
-        ("num_samples", ctypes.c_int),
-        ("num_channels", ctypes.c_int),
-        ("samples", ctypes.POINTER(ctypes.c_short)),
-    )
-
-
-class Flite:
-    """One flite voice, reached through the library: its command line does not print words."""
-
-    def __init__(self, voice: str) -> None:
-        """Load the voice; OSError where flite or that voice is not installed."""
-        lib = self._lib = ctypes.CDLL("libflite.so.1", mode=ctypes.RTLD_GLOBAL)
-        for name in ("flite_synth_text", "utt_relation", "relation_head", "item_next", "utt_wave"):
-            getattr(lib, name).restype = ctypes.c_void_p
-        lib.ffeature_string.restype, lib.ffeature_float.restype = ctypes.c_char_p, ctypes.c_float
-        voices: Any = ctypes.CDLL(f"libflite_cmu_us_{voice}.so.1")
-        register = voices[f"register_cmu_us_{voice}"]
-        register.restype = ctypes.c_void_p
-        lib.flite_init()
-        self._voice = ctypes.c_void_p(register(None))
-
-    def say(self, text: str) -> tuple[Samples, list[Word]]:
-        """Speak one sentence: 16 kHz samples, and its words in seconds from the first sample.
-
-        Raises ValueError where flite's words are not exactly those written.
-        """
-        lib, pointer = self._lib, ctypes.c_void_p
-        # The voices draw their breath noise from the C library's generator: left alone, the sound
-        # of a sentence would depend on all that was said before it.
-        ctypes.CDLL(None).srand(1)
-        utterance = pointer(lib.flite_synth_text(text.encode("ascii"), self._voice))
-        item = pointer(lib.relation_head(pointer(lib.utt_relation(utterance, b"Word"))))
-        words: list[Word] = []
-        while item:
-            name = lib.ffeature_string(item, b"name").decode("ascii")
-            start_s, end_s = (float(lib.ffeature_float(item, path)) for path in (STARTS, ENDS))
-            words.append(Word(name, start_s, end_s))
-            item = pointer(lib.item_next(item))
-        written = re.findall(r"[a-z]+", text.lower())
-        if [word.word for word in words] != written:
-            raise ValueError(f"flite says {[word.word for word in words]}, not {written}")
-        wave = _Wave.from_address(lib.utt_wave(utterance))
-        if (wave.sample_rate, wave.num_channels) != (SPEECH_RATE, 1):
-            raise ValueError(f"flite speaks at {wave.sample_rate} Hz, not {SPEECH_RATE}")
-        samples = np.ctypeslib.as_array(wave.samples, (wave.num_samples,)).astype(np.int16)
-        lib.delete_utterance(utterance)
-        return samples, words
-
-
-def speak(sample: Sample) -> tuple[Samples, list[Word]]:
+def speak(sample: Sample) -> tuple[Samples, list[SpokenWord]]:
     """Speak a sample's text: 16 kHz samples, and its words in seconds on the video's timeline."""
     if not sample.voice:
         return np.zeros(round(QUIET_S * SPEECH_RATE), np.int16), []
     flite = Flite(sample.voice)
     sound = np.zeros(0, np.int16)
-    words: list[Word] = []
+    words: list[SpokenWord] = []
     for sentence in re.findall(r"\w[^.]*\.", sample.text):
-        samples, spoken = flite.say(sentence)
+        speech = flite.say(sentence)
         # Count real samples: the sound may be shorter than the last phone's announced end.
         shift_s = sample.delay_s + len(sound) / SPEECH_RATE
-        words += [Word(w.word, w.start_s + shift_s, w.end_s + shift_s) for w in spoken]
-        sound = np.concatenate([sound, samples, np.zeros(round(GAP_S * SPEECH_RATE), np.int16)])
+        words += [SpokenWord(w.word, w.start_s + shift_s, w.end_s + shift_s) for w in speech.words]
+        sound = np.concatenate([sound, speech.samples, np.zeros(round(GAP_S * SPEECH_RATE), np.int16)])
     return sound, words
+
+
+def vocabulary(text: str) -> str:
+    """Who can know these words: ``micro_whisper``, or only a model with an ``open`` vocabulary."""
+    sentences = [" ".join(re.findall("[a-z]+", part)) for part in text.lower().split(".")]
+    if not all(word in WORDS for sentence in sentences for word in sentence.split()):
+        return "open"
+    if trained := [sentence for sentence in sentences if sentence and not held_out(sentence)]:
+        raise ValueError(f"micro_whisper may have been trained on {trained}: say something else")
+    return "micro_whisper"
 
 
 def pictures(sample: Sample, sound: Samples, length_s: float) -> Iterator[NDArray[np.uint8]]:
@@ -274,7 +238,8 @@ def main() -> None:
         write_video(folder / sample.file, sample, sound)
         references[sample.file] = {
             "text": sample.text,
-            "words": [Word(w, round(a, 3), round(b, 3))._asdict() for w, a, b in words],
+            "vocabulary": vocabulary(sample.text),
+            "words": [SpokenWord(w, round(a, 3), round(b, 3))._asdict() for w, a, b in words],
         }
         print(f"{sample.file}: {len(words)} words, {(folder / sample.file).stat().st_size} bytes")
     # An upload that broke off: an MP4's index is written last, so its start alone cannot be read.

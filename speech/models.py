@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,24 +15,27 @@ from speech.engines import ENGINES
 from speech.errors import ModelError
 from speech.types import Seconds
 from speech.voice import VOICE_VERSION
+from speech.weights import is_folder, weights_identity
 
 MAX_WINDOW_S: Seconds = 30.0
 _NAME = re.compile(r"[A-Za-z0-9_]{1,64}")
-_KEYS = {"engine", "enabled", "champion", "language", "max_window_s", "options", "description"}
 
 
 @dataclass(frozen=True, slots=True)
 class ModelVersion:
     """One way to turn speech into words.
 
-    ``options`` are the engine's own decoding options; ``max_window_s`` is the longest window it is
-    given, in seconds (at most 30).
+    ``weights`` is a local folder (``./here``, relative to ``models.toml``, or ``/there``) or a repository
+    of the Hugging Face hub, whose ``revision`` is a commit. ``options`` are the engine's own decoding
+    options; ``max_window_s`` is the longest window it is given, in seconds (at most 30).
     """
 
     name: str
     engine: str
     enabled: bool = True
     champion: bool = False
+    weights: str = ""
+    revision: str = ""
     language: str = "en"
     max_window_s: Annotated[Seconds, Field(ge=1.0, le=MAX_WINDOW_S)] = MAX_WINDOW_S
     options: dict[str, Any] = field(default_factory=dict)
@@ -42,8 +45,8 @@ class ModelVersion:
     def fingerprint(self) -> str:
         """32 hex digits over everything that changes the words.
 
-        The version of the engine's package is part of it because that package carries the weights
-        and the decoder.
+        The version of the engine's package is part of it because that package carries the decoder,
+        and for some engines the weights.
         """
         package = ENGINES[self.engine].package
         try:
@@ -59,6 +62,7 @@ class ModelVersion:
             "max_window_s": self.max_window_s,
             "options": self.options,
             "voice": VOICE_VERSION,
+            **({"weights": weights_identity(self)} if self.weights else {}),
         }
         return hashlib.blake2b(json.dumps(words, sort_keys=True).encode(), digest_size=16).hexdigest()
 
@@ -83,6 +87,10 @@ def read_models(path: str | Path) -> dict[str, ModelVersion]:
     return models
 
 
+_KEYS = {field.name for field in fields(ModelVersion)} - {"name"}
+_VERSION = TypeAdapter(ModelVersion)
+
+
 def _entry(path: str | Path, name: str, table: Any) -> ModelVersion:
     if not _NAME.fullmatch(name):
         raise ModelError(f"{path}: [{name}]: a model's name is letters, digits and underscores")
@@ -95,10 +103,14 @@ def _entry(path: str | Path, name: str, table: Any) -> ModelVersion:
             f"{path}: [{name}] has engine {table.get('engine')!r}; known engines: {', '.join(ENGINES)}"
         )
     try:
-        return _VERSION.validate_python({"name": name, **table})
+        model = _VERSION.validate_python({"name": name, **table})
     except ValidationError as error:
         wrong = "; ".join(f"{problem['loc'][0]}: {problem['msg']}" for problem in error.errors())
         raise ModelError(f"{path}: [{name}] is wrong: {wrong}") from error
-
-
-_VERSION = TypeAdapter(ModelVersion)
+    if ENGINES[model.engine].weights is not bool(model.weights):
+        needs = "needs" if ENGINES[model.engine].weights else "takes no"
+        raise ModelError(f"{path}: [{name}] {needs} weights: engine {model.engine} {needs} them")
+    if is_folder(model.weights):
+        beside = Path(path).absolute().parent / Path(model.weights).expanduser()
+        model = replace(model, weights=str(beside.resolve()))
+    return model

@@ -10,12 +10,12 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
-from importlib import import_module
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
-from speech.engines import ENGINES, Engine
+from speech.engines import Engine, Hardware, load
 from speech.errors import EngineError, MediaError, ModelError, Reason
 from speech.media import LocalFile, MediaDecoder, duration_of, read_flac
 from speech.models import ModelVersion
@@ -50,14 +50,21 @@ class Heard:
 class Transcriber:
     """A model version, loaded once (in each worker), for any number of recordings.
 
-    Use as a context manager. Raises :class:`~speech.errors.ModelError` when it cannot be loaded.
+    Use as a context manager. Raises :class:`~speech.errors.ModelError` when it cannot be loaded: with
+    one worker at once, with more of them, which load it where they run, at the first recording.
     """
 
-    def __init__(self, model: ModelVersion, workers: int = 1) -> None:
+    def __init__(self, model: ModelVersion, workers: int = 1, hardware: Hardware | None = None) -> None:
         self.model = model
-        self._engine: Engine = import_module(ENGINES[model.engine].module).load(model)
+        self._hardware = hardware or Hardware()
         self._workers = workers
         self._pool: ProcessPoolExecutor | None = None
+        if workers == 1:
+            self._engine  # noqa: B018 - loaded now, so that what is wrong shows now
+
+    @cached_property
+    def _engine(self) -> Engine:
+        return load(self.model, self._hardware)
 
     def run(self, recordings: Iterable[Recording]) -> Iterator[Heard]:
         """Transcribe recordings, in their order; one that fails does not end the rest.
@@ -68,11 +75,13 @@ class Transcriber:
             yield from map(self.hear, recordings)
             return
         if self._pool is None:
+            # Together the workers take the cores once.
+            threads = self._hardware.threads or max(1, (os.cpu_count() or 1) // self._workers)
             self._pool = ProcessPoolExecutor(
                 self._workers,
                 mp_context=multiprocessing.get_context("spawn"),  # a fork would copy held locks
-                initializer=_load_in_worker,
-                initargs=(self.model,),
+                initializer=_start_worker,
+                initargs=(self.model, replace(self._hardware, threads=threads)),
             )
         under_way: deque[Future[Heard]] = deque()
         try:
@@ -125,15 +134,16 @@ class Transcriber:
         return Transcript(self.model.language, duration_s, tuple(segments))
 
 
-_in_worker: Transcriber
+_of_worker: tuple[ModelVersion, Hardware]
+_in_worker: Transcriber | None = None
 
 
-def _load_in_worker(model: ModelVersion) -> None:
-    global _in_worker
+def _start_worker(*loads: Any) -> None:
+    global _of_worker
     # Ctrl-C is the parent's to handle; and a parent that was killed leaves nobody to work for.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    _in_worker = Transcriber(model)
+    _of_worker = loads
 
 
 def _end_with_parent() -> None:
@@ -144,6 +154,10 @@ def _end_with_parent() -> None:
 
 
 def _hear_in_worker(recording: Recording) -> Heard:
+    global _in_worker
+    if _in_worker is None:  # here and not at the start, where an error would only break the pool
+        model, hardware = _of_worker
+        _in_worker = Transcriber(model, hardware=hardware)
     return _in_worker.hear(recording)
 
 

@@ -6,9 +6,27 @@ that file only, when a model of it is loaded.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from importlib import import_module
+from typing import TYPE_CHECKING, Protocol
 
+from speech.errors import ModelError
 from speech.types import Window, Word
+
+if TYPE_CHECKING:
+    from speech.models import ModelVersion
+
+
+@dataclass(frozen=True, slots=True)
+class Hardware:
+    """What an engine runs on. Nothing here changes words: that stands in the model version.
+
+    ``device`` is ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``; ``threads`` 0 leaves their number to
+    the engine; ``batch_size`` windows are heard at once by an engine that can.
+    """
+
+    device: str = "auto"
+    threads: int = 0
+    batch_size: int = 8
 
 
 class Engine(Protocol):
@@ -23,12 +41,29 @@ class Engine(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class EngineEntry:
-    """Where ``load(model)`` gives an :class:`Engine`, and the package that decides what it hears."""
+    """Where ``load(model, hardware)`` gives an :class:`Engine`, and the package that decides what it hears.
+
+    One with ``weights`` reads them from where the model version says; others carry their own.
+    """
 
     module: str
     package: str
+    weights: bool
 
 
 ENGINES = {
-    "pocketsphinx": EngineEntry(module="speech.engines.pocketsphinx", package="pocketsphinx"),
+    "pocketsphinx": EngineEntry(module="speech.engines.pocketsphinx", package="pocketsphinx", weights=False),
+    "whisper": EngineEntry(module="speech.engines.whisper", package="transformers", weights=True),
 }
+
+
+def load(model: "ModelVersion", hardware: Hardware) -> Engine:
+    """Load a model version. Raises :class:`~speech.errors.ModelError` with what is wrong, and what to do."""
+    try:
+        engine: Engine = import_module(ENGINES[model.engine].module).load(model, hardware)
+    except ModuleNotFoundError as error:
+        raise ModelError(
+            f"model {model.name}: engine {model.engine} needs the package {error.name}: "
+            f"pip install 'asr-platform[{model.engine}]'"
+        ) from error
+    return engine

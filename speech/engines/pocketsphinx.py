@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from speech.engines import Hardware
 from speech.errors import EngineError, ModelError
 from speech.models import ModelVersion
 from speech.types import Seconds, Window, Word
@@ -63,6 +64,6 @@ class PocketSphinx:
         ]
 
 
-def load(model: ModelVersion) -> PocketSphinx:
-    """Entry point for :class:`speech.pipeline.Transcriber`."""
+def load(model: ModelVersion, _: Hardware) -> PocketSphinx:
+    """Entry point for :class:`speech.pipeline.Transcriber`. It runs on one core, whatever there is."""
     return PocketSphinx(model)

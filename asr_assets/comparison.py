@@ -1,0 +1,103 @@
+"""Model versions against references: what ``asr compare`` and the demo print."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+from rich.table import Table
+
+from asr_assets.drawing import printable, table
+from speech.errors import AsrError
+from speech.scoring import Score, TimedWord, score
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """What is truly said in a video; ``vocabulary`` says who can know its words."""
+
+    words: tuple[TimedWord, ...]
+    vocabulary: str = "open"
+
+
+def read_references(path: Path) -> dict[str, Reference]:
+    """References by video key, from a file such as ``samples/references.json``; silent ones left out."""
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+        return {
+            key: Reference(
+                tuple(TimedWord(word["word"], word["start_s"]) for word in said["words"]),
+                said.get("vocabulary", "open"),
+            )
+            for key, said in known.items()
+            if said["words"]
+        }
+    except OSError as error:
+        raise AsrError(f"{path}: cannot be read: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise AsrError(
+            f'{path}: is not {{"video key": {{"words": [{{"word": "a", "start_s": 0.1}}, ...]}}}}: {error}'
+        ) from error
+
+
+def score_videos(
+    connection: duckdb.DuckDBPyConnection, model: str, references: dict[str, Reference]
+) -> dict[str, Score]:
+    """A model version's score on each current video that has a reference and was transcribed by it."""
+    done = connection.execute(
+        """
+        SELECT video_key FROM transcripts JOIN videos_current USING (video_id)
+        WHERE model_version = ? AND transcripts.status != 'failed' ORDER BY video_key
+        """,
+        [model],
+    ).fetchall()
+    scores = {}
+    for (key,) in done:
+        if key in references:
+            heard = connection.execute(
+                """
+                SELECT word, start_s FROM words JOIN videos_current USING (video_id)
+                WHERE video_key = ? AND model_version = ? ORDER BY word_index
+                """,
+                [key, model],
+            ).fetchall()
+            scores[key] = score(references[key].words, [TimedWord(*row) for row in heard])
+    return scores
+
+
+def compare(
+    connection: duckdb.DuckDBPyConnection, models: list[str], references: dict[str, Reference]
+) -> Table:
+    """Word error rate and median start error of each model version, by video and in total.
+
+    Raises :class:`~speech.errors.AsrError` where they have no video in common to be compared on.
+    """
+    scores = {model: score_videos(connection, model, references) for model in models}
+    common = set.intersection(*(set(by_video) for by_video in scores.values()))
+    if not common:
+        found = ", ".join(f"{model} {len(by_video)}" for model, by_video in scores.items())
+        raise AsrError(
+            "no current video has a reference and words of each of these models "
+            f"(videos with both: {found}); asr models and asr sql 'from transcripts' say what there is"
+        )
+    shown = table(
+        "video", "vocabulary", "words", *(f"WER {m}" for m in models), *(f"start {m}" for m in models)
+    )
+    groups = [({key}, printable(key), references[key].vocabulary) for key in sorted(common)]
+    for vocabulary in sorted({references[key].vocabulary for key in common}):
+        those = {key for key in common if references[key].vocabulary == vocabulary}
+        groups.append((those, "all of them", vocabulary))
+    for keys, name, vocabulary in groups:
+        totals = [sum((scores[model][key] for key in sorted(keys)), Score()) for model in models]
+        shown.add_row(
+            name,
+            vocabulary,
+            str(sum(len(references[key].words) for key in keys)),
+            *(f"{total.wer:.1%}" for total in totals),
+            *(_milliseconds(total.median_start_error_s) for total in totals),
+        )
+    return shown
+
+
+def _milliseconds(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{seconds * 1000:.0f} ms"

@@ -1,0 +1,250 @@
+"""Train micro_whisper from nothing: synthesise speech, train, write the checkpoint.
+
+Usage (needs flite, ``pip install -e '.[train]'``, and an hour and a half on two cores)::
+
+    apt-get install flite
+    python -m micro_whisper.train
+
+What it writes stands in ``micro_whisper/build``: the speech, a state from which an interrupted
+training goes on by itself, and ``checkpoint``, which :mod:`micro_whisper.evaluate` judges.
+"""
+
+import pickle
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import numpy as np
+import torch
+import typer
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - as everybody calls it
+from torch.utils.data import DataLoader, Dataset
+
+from micro_whisper.examples import FRAMES_PER_S, IGNORED, Batch, Sentence, collate, example
+from micro_whisper.export import export
+from micro_whisper.network import decode, encode, new_network
+from micro_whisper.synthesis import ESPEAK_VOICES, FLITE_VOICES, Espeak, speaker
+from micro_whisper.tokenizer import TIMESTAMPS, Tokens, build
+from micro_whisper.vocabulary import WORDS, held_out, sentence
+from speech.types import SAMPLE_RATE
+
+BUILD = Path(__file__).with_name("build")
+FLITE_SENTENCES, ESPEAK_SENTENCES = 4000, 5000
+
+
+class Stage(NamedTuple):
+    """So many steps on windows of one duration; ``pieces`` of them the encoder may see at a time."""
+
+    duration_s: float
+    batch: int
+    steps: int
+    pieces: tuple[int, ...]
+
+
+# Short windows teach the sound of words, long ones to keep one's place among them: at first with
+# an encoder that sees a few seconds, which takes half the time, then as it will be used.
+STAGES = (
+    Stage(5, 16, 1200, (1,)),
+    Stage(30, 4, 3200, (6, 5, 4, 3)),
+    Stage(30, 4, 900, (3, 2, 1, 1, 1, 1)),
+)
+LEARNING_RATE, WARM_UP, WEIGHT_DECAY = 2e-3, 150, 0.01
+STAMP_SIGMA = 2.0  # frames by which a timestamp may be off, in its soft target
+
+
+def synthesise(path: Path, seed: int) -> list[Sentence]:
+    """Speak the training sentences, or read them from where an earlier run put them."""
+    if not path.exists():
+        rng = np.random.default_rng(seed)
+        bank: list[Sentence] = []
+        voices = [speaker(f"flite/{name}") for name in FLITE_VOICES]
+        while len(bank) < FLITE_SENTENCES + ESPEAK_SENTENCES:
+            text = sentence(rng)
+            if held_out(text):
+                continue
+            stretch = float(rng.uniform(0.8, 1.25))
+            try:
+                if len(bank) < FLITE_SENTENCES:
+                    speech = voices[len(bank) % len(voices)].say(f"{text}.", stretch)
+                else:
+                    pitch = int(rng.integers(30, 76))
+                    speech = Espeak(str(rng.choice(ESPEAK_VOICES))).say(f"{text}.", stretch, pitch)
+            except ValueError:
+                continue  # words that run into one another have no times to learn
+            trimmed = speech.trimmed()
+            bank.append(Sentence(trimmed.samples, trimmed.words))
+        path.write_bytes(pickle.dumps(bank))
+    return pickle.loads(path.read_bytes())  # type: ignore[no-any-return]
+
+
+class Batches(Dataset[Batch]):
+    """Batch number n of a training, made from the seed and n alone: an interrupted one goes on as it was."""
+
+    def __init__(self, bank: list[Sentence], tokens: Tokens, stages: tuple[Stage, ...], seed: int) -> None:
+        self._bank, self._tokens, self._seed = bank, tokens, seed
+        self._stages = [stage for stage in stages for _ in range(stage.steps)]
+
+    def __len__(self) -> int:
+        return len(self._stages)
+
+    def stage(self, step: int) -> Stage:
+        """The stage that a step belongs to."""
+        return self._stages[step]
+
+    def __getitem__(self, step: int) -> Batch:
+        rng = np.random.default_rng((self._seed, step))
+        duration_s, count, _, _ = self._stages[step]
+        # Short windows stand anywhere in the 30 s that the encoder has positions for.
+        free = 1500 - round(duration_s * FRAMES_PER_S)
+        offsets = [int(rng.integers(free)) if free and rng.random() < 0.5 else 0 for _ in range(count)]
+        examples = [
+            example(rng, self._bank, self._tokens, duration_s, offset / FRAMES_PER_S) for offset in offsets
+        ]
+        return collate(examples, offsets, self._tokens)
+
+
+class Trainee(nn.Module):
+    """The network, and two heads on its encoder that only training needs."""
+
+    filters: Tensor
+    hann: Tensor
+
+    def __init__(self, size: int, tokens: Tokens) -> None:
+        super().__init__()
+        from transformers import WhisperFeatureExtractor
+
+        self.network = new_network(size, tokens)
+        self.words = nn.Linear(128, len(WORDS) + 1)
+        self.place = nn.Linear(128, 128)
+        self.tokens = tokens
+        filters = torch.tensor(WhisperFeatureExtractor(feature_size=80).mel_filters.T, dtype=torch.float32)
+        self.register_buffer("filters", filters, persistent=False)
+        self.register_buffer("hann", torch.hann_window(400), persistent=False)
+
+    def features(self, sound: Tensor) -> Tensor:
+        """``(b, n)`` sound to ``(b, 80, n / 160)`` log-mel, as Whisper's feature extractor makes it."""
+        spectrum = torch.view_as_real(torch.stft(sound, 400, 160, window=self.hann, return_complex=True))
+        # Squares: the absolute value of complex numbers takes longer than everything else here.
+        power = spectrum[:, :, :-1].square().sum(-1)
+        mel = (self.filters @ power).clamp(min=1e-10).log10()
+        return (torch.maximum(mel, mel.amax((1, 2), keepdim=True) - 8) + 4) / 4
+
+    def forward(self, batch: Batch, pieces: int) -> dict[str, Tensor]:
+        """The losses by name; their sum is what training lowers."""
+        mel = self.features(batch.sound)
+        if torch.rand(()) < 0.5:
+            band = int(torch.randint(70, ()))
+            mel[:, band : band + int(torch.randint(1, 8, ()))] = mel.mean()
+        if torch.rand(()) < 0.1:  # a telephone, or an old recording: nothing above 4 kHz
+            mel[:, 62:] = mel.amin((1, 2), keepdim=True)
+        encoder, decoder = self.network.model.encoder, self.network.model.decoder
+        encoded = encode(encoder, mel, batch.offsets, pieces)
+        decoded, gazes = decode(decoder, batch.inputs, encoded)
+        learned = batch.labels != IGNORED
+        logits, labels = self.network.proj_out(decoded[learned]), batch.labels[learned]
+        guided = batch.gaze.sum(-1) > 0
+        gaze = sum(-(batch.gaze * g).sum(-1)[guided].mean() for g in gazes) / len(gazes)
+        place = encoder.embed_positions.weight[batch.offsets[:, None] + torch.arange(encoded.shape[1])]
+        return {
+            "text": self._text_loss(logits, labels),
+            "place": F.mse_loss(self.place(encoded), place),
+            "words": 0.5 * F.cross_entropy(self.words(encoded).flatten(0, 1), batch.frames.flatten()),
+            "gaze": 0.5 * gaze if guided.any() else torch.zeros(()),
+        }
+
+    def _text_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Cross-entropy; a timestamp's neighbours are nearly right."""
+        scores = logits.log_softmax(-1)
+        loss = -scores.gather(1, labels[:, None])[:, 0]
+        first = self.tokens.first_timestamp
+        stamps = labels >= first
+        distance = torch.arange(TIMESTAMPS) - (labels[stamps] - first)[:, None]
+        soft = torch.softmax(-0.5 * (distance / STAMP_SIGMA) ** 2, -1)
+        loss[stamps] = -(soft * scores[stamps][:, first:]).sum(-1)
+        return loss.mean()
+
+
+def learning_rates(optimizer: torch.optim.Optimizer, steps: int) -> Any:
+    """Up in a straight line, down along a cosine."""
+    from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
+
+    up = LinearLR(optimizer, 1 / WARM_UP, total_iters=WARM_UP)
+    down = CosineAnnealingLR(optimizer, steps - WARM_UP, eta_min=LEARNING_RATE / 50)
+    return SequentialLR(optimizer, [up, down], [WARM_UP])
+
+
+def train(
+    bank: list[Sentence], stages: tuple[Stage, ...], seed: int, state_path: Path, tokenizer: Any
+) -> Any:
+    """Train to the end, or from where an earlier run stopped; the trained network."""
+    tokens = Tokens.of(tokenizer)
+    torch.manual_seed(seed)
+    trainee = Trainee(len(tokenizer), tokens)
+    weights = [p for p in trainee.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": [p for p in weights if p.ndim > 1], "weight_decay": WEIGHT_DECAY},
+            {"params": [p for p in weights if p.ndim <= 1], "weight_decay": 0.0},
+        ],
+        lr=LEARNING_RATE,
+        betas=(0.9, 0.98),
+    )
+    batches = Batches(bank, tokens, stages, seed)
+    schedule = learning_rates(optimizer, len(batches))
+    done, seconds = 0, 0.0
+    parts = {"trainee": trainee, "optimizer": optimizer, "schedule": schedule}
+    if state_path.exists():
+        state = torch.load(state_path)
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
+        done, seconds = state["done"], state["seconds"]
+    losses: list[list[float]] = []
+    began = time.monotonic() - seconds
+    for step, batch in enumerate(_loaded(batches, done), start=done + 1):
+        torch.manual_seed(seed * 1_000_000 + step)
+        choices = batches.stage(step - 1).pieces
+        parted = trainee(batch, choices[int(torch.randint(len(choices), ()))])
+        optimizer.zero_grad()
+        sum(parted.values()).backward()
+        nn.utils.clip_grad_norm_(weights, 1.0)
+        optimizer.step()
+        schedule.step()
+        losses.append([float(loss.detach()) for loss in parted.values()])
+        if step % 100 == 0 or step == len(batches):
+            seconds = time.monotonic() - began
+            shown = "  ".join(f"{n} {v:.3f}" for n, v in zip(parted, np.mean(losses, axis=0), strict=True))
+            typer.echo(f"step {step} of {len(batches)}, {seconds / 60:.1f} min:  {shown}")
+            losses.clear()
+        if step % 500 == 0 or step == len(batches):
+            state = {name: part.state_dict() for name, part in parts.items()}
+            torch.save(state | {"done": step, "seconds": seconds}, state_path)
+    return trainee.network.eval()
+
+
+def _loaded(batches: Batches, done: int) -> Iterator[Batch]:
+    """The batches still to come, made in a process of their own while the last one is learned from."""
+    rest = range(done, len(batches))
+    yield from DataLoader(batches, batch_size=None, sampler=rest, num_workers=1, prefetch_factor=4)
+
+
+def main(
+    seed: Annotated[int, typer.Option(help="Another seed, another model")] = 1,
+    build_dir: Annotated[Path, typer.Option(help="Where everything is written")] = BUILD,
+    steps: Annotated[float, typer.Option(help="Share of the steps, to try things out")] = 1.0,
+) -> None:
+    """Train micro_whisper from nothing."""
+    build_dir.mkdir(parents=True, exist_ok=True)
+    tokenizer = build()
+    bank = synthesise(build_dir / f"speech-{seed}.pickle", seed)
+    hours = sum(len(sentence.samples) for sentence in bank) / SAMPLE_RATE / 3600
+    typer.echo(f"{len(bank)} sentences, {hours:.1f} h of speech")
+    stages = tuple(stage._replace(steps=round(stage.steps * steps)) for stage in STAGES)
+    network = train(bank, stages, seed, build_dir / f"state-{seed}.pt", tokenizer)
+    export(network, tokenizer, build_dir / "checkpoint")
+    typer.echo(f"written to {build_dir / 'checkpoint'}; judge it with python -m micro_whisper.evaluate")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,277 @@
+"""Engine ``whisper``: any checkpoint of the Whisper family, through transformers and torch.
+
+Options of a model version: ``precision`` (``auto``, ``float32``, ``float16``, ``bfloat16``; auto is
+float16 on CUDA and float32 elsewhere) and ``beams`` (1: greedy).
+
+A window is heard in two passes over one encoding. The first writes the text, without timestamps
+and with the fast attention kernels, which tell nothing of where they look. The second goes over
+the finished text at once and looks up the alignment heads alone: what transformers' own word
+timestamps keep of every head, layer and step is most of their cost.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from pydantic import BaseModel, Field, ValidationError
+
+from speech.alignment import align
+from speech.engines import Hardware
+from speech.errors import EngineError, ModelError
+from speech.models import ModelVersion
+from speech.types import SAMPLE_RATE, Seconds, Window, Word, normalize_word
+from speech.weights import local_weights
+
+_FRAME_S: Seconds = 0.02  # of the encoder
+_FRAME_SAMPLES = 320
+_NO_SPACES = {"zh", "ja", "th", "lo", "my", "yue"}  # languages whose words no space separates
+
+
+class Options(BaseModel, frozen=True, extra="forbid"):
+    """What ``options`` of a model version may say."""
+
+    precision: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    beams: int = Field(default=1, ge=1, le=20)
+
+
+class Written(NamedTuple):
+    """What the decoder wrote for one window: ``n`` tokens, their probabilities, ``(n, f)`` attention."""
+
+    tokens: list[int]
+    probabilities: list[float]
+    attention: np.ndarray[Any, np.dtype[np.float32]]
+
+
+class Whisper:
+    """A checkpoint on a device."""
+
+    def __init__(self, model: ModelVersion, hardware: Hardware) -> None:
+        import torch
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()
+        logging.set_verbosity_error()
+        self._torch: Any = torch
+        self._model = model
+        self._batch_size = hardware.batch_size
+        try:
+            self._options = Options.model_validate(model.options)
+        except ValidationError as error:
+            wrong = "; ".join(f"{problem['loc'][0]}: {problem['msg']}" for problem in error.errors())
+            raise ModelError(f"model {model.name}: its options are wrong: {wrong}") from error
+        if hardware.threads:
+            torch.set_num_threads(hardware.threads)
+        self._device = self._choose_device(hardware.device)
+        precision = self._options.precision
+        if precision == "auto":
+            precision = "float16" if self._device.type == "cuda" else "float32"
+        self._dtype = getattr(torch, precision)
+        self._load()
+        self._prompt = self._choose_prompt()
+
+    def _choose_device(self, wanted: str) -> Any:
+        torch = self._torch
+        if wanted == "auto":
+            cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+            wanted = "cuda" if cuda else "mps" if mps else "cpu"
+        try:
+            device = torch.device(wanted)
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError) as error:
+            raise ModelError(
+                f"model {self._model.name}: this machine has no device {wanted!r}: {_first_line(error)}"
+            ) from error
+        return device
+
+    def _load(self) -> None:
+        from safetensors import SafetensorError
+
+        folder = local_weights(self._model)
+        try:
+            network, processor = _read(folder, self._dtype)
+            self._network: Any = network.to(self._device).eval()
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+            raise ModelError(
+                f"model {self._model.name}: {folder} is no Whisper checkpoint that can be loaded: "
+                f"{_first_line(error)}"
+            ) from error
+        self._extract, self._tokenizer = processor.feature_extractor, processor.tokenizer
+        self._heads: list[tuple[int, int]] = [
+            (layer, head) for layer, head in self._network.generation_config.alignment_heads or ()
+        ] or _upper_half(self._network.config)
+
+    def _choose_prompt(self) -> dict[str, str]:
+        """What ``generate`` is told; a checkpoint for one language takes neither language nor task."""
+        settings = self._network.generation_config
+        language = self._model.language
+        if not getattr(settings, "is_multilingual", False):
+            self._first_tokens = [settings.decoder_start_token_id, settings.no_timestamps_token_id]
+            if language != "en":
+                raise ModelError(f"model {self._model.name} knows English only, not language {language!r}")
+            return {}
+        if f"<|{language}|>" not in settings.lang_to_id:
+            raise ModelError(f"model {self._model.name} knows no language {language!r}")
+        self._first_tokens = [
+            settings.decoder_start_token_id,
+            settings.lang_to_id[f"<|{language}|>"],
+            settings.task_to_id["transcribe"],
+            settings.no_timestamps_token_id,
+        ]
+        return {"language": language, "task": "transcribe"}
+
+    def transcribe(self, windows: Sequence[Window]) -> list[list[Word]]:
+        """See :class:`speech.engines.Engine`; a word's probability is the mean of its tokens'."""
+        heard: list[list[Word]] = []
+        for first in range(0, len(windows), self._batch_size):
+            batch = windows[first : first + self._batch_size]
+            try:
+                written = self._write(batch)
+            except RuntimeError as error:  # torch's own, out of memory among them
+                raise EngineError(
+                    f"torch failed at {batch[0].start_s:.1f} s on {self._device}: {_first_line(error)}"
+                ) from error
+            heard += [self._words(window, text) for window, text in zip(batch, written, strict=True)]
+        return heard
+
+    def _write(self, windows: Sequence[Window]) -> list[Written]:
+        torch, network = self._torch, self._network
+        end = network.config.eos_token_id
+        sound = [window.samples.astype(np.float32) / 32768 for window in windows]
+        features = self._extract(sound, sampling_rate=SAMPLE_RATE, return_tensors="pt").input_features
+        with torch.inference_mode():
+            encoded = network.get_encoder()(features.to(self._device, self._dtype))
+            generated = network.generate(
+                encoder_outputs=encoded,
+                num_beams=self._options.beams,
+                do_sample=False,
+                return_timestamps=False,
+                **self._prompt,
+            )
+            texts = [[token for token in row if token < end] for row in generated.tolist()]
+            longest = max(map(len, texts))
+            prompt = self._first_tokens
+            inputs = torch.tensor(
+                [[*prompt, *text, *[end] * (longest - len(text))] for text in texts], device=self._device
+            )
+            with self._looking() as seen:
+                logits = network(encoder_outputs=encoded, decoder_input_ids=inputs, use_cache=False).logits
+            # Position p writes token p + 1: the last one of the prompt writes the first of the text.
+            positions = slice(len(prompt) - 1, len(prompt) - 1 + longest)
+            chosen = inputs[:, len(prompt) :, None]
+            probabilities = logits[:, positions].float().softmax(-1).gather(-1, chosen)[..., 0].cpu()
+            attention = torch.stack(seen).mean(0)[:, positions].cpu().numpy()
+        frames = [-(-len(window.samples) // _FRAME_SAMPLES) for window in windows]
+        return [
+            Written(
+                text, probabilities[row, : len(text)].tolist(), attention[row, : len(text), : frames[row]]
+            )
+            for row, text in enumerate(texts)
+        ]
+
+    @contextmanager
+    def _looking(self) -> Iterator[list[Any]]:
+        """While open, each alignment head's attention ``(b, t, f)`` of a forward pass goes into the list."""
+        seen: list[Any] = []
+
+        def look(attention: Any, args: Any, named: dict[str, Any], heads: list[int]) -> None:
+            hidden = named.get("hidden_states", args[0] if args else None)
+            encoded = named.get("key_value_states", args[1] if len(args) > 1 else None)
+            split = (attention.num_heads, attention.head_dim)
+            query = (attention.q_proj(hidden) * attention.scaling).unflatten(-1, split)[:, :, heads]
+            key = attention.k_proj(encoded).unflatten(-1, split)[:, :, heads]
+            weights = self._torch.einsum("bthd,bfhd->hbtf", query.float(), key.float()).softmax(-1)
+            seen.extend(weights)
+
+        hooks = []
+        for number, layer in enumerate(self._network.get_decoder().layers):
+            if heads := [head for at, head in self._heads if at == number]:
+                hook = lambda module, args, named, heads=heads: look(module, args, named, heads)  # noqa: E731
+                hooks.append(layer.encoder_attn.register_forward_pre_hook(hook, with_kwargs=True))
+        try:
+            yield seen
+        finally:
+            for registered in hooks:
+                registered.remove()
+
+    def _words(self, window: Window, written: Written) -> list[Word]:
+        source = "cross_attention"
+        try:
+            spans = align(written.attention) * _FRAME_S
+        except ValueError:  # more tokens than sound: a loop; its words stand evenly
+            edges = np.linspace(0, window.duration_s, len(written.tokens) + 1)
+            spans, source = np.stack([edges[:-1], edges[1:]], axis=1), "interpolated"
+        words = []
+        for text, first, last in self._split(written.tokens):
+            words.append(
+                Word(
+                    text=text,
+                    start_s=float(spans[first, 0]),
+                    end_s=float(spans[last, 1]),
+                    probability=float(np.mean(written.probabilities[first : last + 1])),
+                    timing_source=source,
+                )
+            )
+        return words
+
+    def _split(self, tokens: list[int]) -> list[tuple[str, int, int]]:
+        """Words as ``(text, first token, last token)``; punctuation is in the text, not in the tokens."""
+        words: list[tuple[str, int, int]] = []
+        opening = ""
+        for piece, first, last in self._pieces(tokens):
+            spoken = bool(normalize_word(piece))
+            starts = piece.startswith(" ") or self._model.language in _NO_SPACES or not words
+            if not spoken and (starts or opening):
+                opening += piece.strip()
+            elif spoken and (starts or opening):
+                words.append((opening + piece.strip(), first, last))
+                opening = ""
+            else:
+                text, began, ended = words[-1]
+                words[-1] = (text + piece.strip(), began, last if spoken else ended)
+        if opening and words:
+            words[-1] = (words[-1][0] + opening, *words[-1][1:])
+        return words
+
+    def _pieces(self, tokens: list[int]) -> Iterator[tuple[str, int, int]]:
+        """Runs of tokens that are whole characters: one character may be spread over several tokens."""
+        first = 0
+        for last in range(len(tokens)):
+            text = self._tokenizer.decode(tokens[first : last + 1])
+            if "\ufffd" not in text or last == len(tokens) - 1:
+                yield text, first, last
+                first = last + 1
+
+
+def _read(folder: Path, dtype: Any) -> tuple[Any, Any]:
+    """The network and its processor; ValueError for what is not a whole Whisper."""
+    from transformers import WhisperConfig, WhisperForConditionalGeneration, WhisperProcessor
+
+    config, _ = WhisperConfig.get_config_dict(folder, local_files_only=True)
+    if config.get("model_type") != "whisper":
+        raise ValueError(f"its config.json says model_type {config.get('model_type')!r}")
+    network, report = WhisperForConditionalGeneration.from_pretrained(
+        folder, dtype=dtype, use_safetensors=True, local_files_only=True, output_loading_info=True
+    )
+    if missing := set(report["missing_keys"]) - {"proj_out.weight"}:  # tied to the embedding
+        raise ValueError(f"it lacks weights, {min(missing)} among them")
+    return network, WhisperProcessor.from_pretrained(folder, local_files_only=True)
+
+
+def _upper_half(config: Any) -> list[tuple[int, int]]:
+    """All heads of the upper decoder layers, for a checkpoint that names no alignment heads.
+
+    Source: the original Whisper code does the same.
+    """
+    layers, heads = config.decoder_layers, config.decoder_attention_heads
+    return [(layer, head) for layer in range(layers // 2, layers) for head in range(heads)]
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def load(model: ModelVersion, hardware: Hardware) -> Whisper:
+    """Entry point for :class:`speech.pipeline.Transcriber`."""
+    return Whisper(model, hardware)

@@ -1,0 +1,88 @@
+"""Where a model version's weights come from: a folder, or the Hugging Face hub at a pinned revision."""
+
+import hashlib
+import re
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from speech.errors import ModelError
+
+if TYPE_CHECKING:
+    from speech.models import ModelVersion
+
+# Weights only as safetensors: the other formats are pickles, which run code when they are opened.
+FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.txt")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def is_folder(weights: str) -> bool:
+    """Whether ``weights`` means a local folder; all else is a repository on the hub.
+
+    >>> is_folder("./micro_whisper/checkpoint"), is_folder("openai/whisper-tiny")
+    (True, False)
+    """
+    return weights.startswith(("/", "./", "../", "~"))
+
+
+def local_weights(model: "ModelVersion") -> Path:
+    """The folder with the model's files; those of the hub are fetched once and then found in its cache.
+
+    Raises :class:`~speech.errors.ModelError` when they are not there, or the revision is not pinned.
+    """
+    folder = Path(model.weights) if is_folder(model.weights) else _fetched(model)
+    if not any(folder.glob("*.safetensors")):
+        raise ModelError(f"model {model.name}: there are no weights as *.safetensors in {folder}")
+    return folder
+
+
+def _fetched(model: "ModelVersion") -> Path:
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    from huggingface_hub.errors import HTTPError as ClientError  # type: ignore[attr-defined]  # which client is theirs to choose
+
+    wanted = f"{model.weights} at revision {model.revision or 'main'}"
+    try:
+        if not _COMMIT.fullmatch(model.revision):
+            commit = HfApi().model_info(model.weights, revision=model.revision or None).sha
+            raise ModelError(
+                f"model {model.name}: pin {wanted} to a commit in models.toml; today's is "
+                f'revision = "{commit}"'
+            )
+        return Path(snapshot_download(model.weights, revision=model.revision, allow_patterns=list(FILES)))
+    except HFValidationError as error:
+        raise ModelError(
+            f"model {model.name}: {model.weights!r} is neither a folder nor a model on the hub"
+        ) from error
+    except (ClientError, OSError) as error:
+        if isinstance(error, HfHubHTTPError) and error.response.status_code in (401, 403, 404):
+            raise ModelError(
+                f"model {model.name}: the Hugging Face hub has no {wanted} that you may read: check both in "
+                "models.toml, and HF_TOKEN"
+            ) from error
+        raise ModelError(
+            f"model {model.name}: the Hugging Face hub is out of reach, and {wanted} is not in its cache: "
+            "try again with a network, or set HF_ENDPOINT to a mirror, or copy the model's folder here and "
+            'write weights = "./that_folder"'
+        ) from error
+
+
+def weights_identity(model: "ModelVersion") -> str:
+    """What the weights are, for the model's fingerprint: a folder by its content, the hub by its commit."""
+    if not is_folder(model.weights):
+        return f"{model.weights}@{model.revision}"
+    folder = local_weights(model)
+    files = sorted({path for pattern in FILES for path in folder.glob(pattern)})
+    stats = [(path, path.stat()) for path in files]
+    return _digest(tuple((str(path), stat.st_size, stat.st_mtime_ns) for path, stat in stats))
+
+
+@lru_cache(maxsize=64)
+def _digest(files: tuple[tuple[str, int, int], ...]) -> str:
+    """A hash over the files' names and bytes; large ones are not read again until they change."""
+    total = hashlib.blake2b(digest_size=16)
+    for path, size, _ in files:
+        with Path(path).open("rb") as file:
+            total.update(f"{Path(path).name} {size} ".encode())
+            total.update(hashlib.file_digest(file, "blake2b").digest())
+    return total.hexdigest()
