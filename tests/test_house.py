@@ -38,18 +38,18 @@ def test_what_the_ui_shows() -> None:
         "probabilities_in_range",
         "times_monotonic",
     ]
-    transcripts = ("transcripts", ["parquet", "pocketsphinx"], "batch", checks, ["extracted_audio"])
+    below = ("batch", checks, ["extracted_audio"])
     assert shown == {
         "raw_videos": ("ingestion", ["video"], "batch", [], []),
         "extracted_audio": ("ingestion", ["ffmpeg", "flac"], "batch", [], ["raw_videos"]),
-        "transcripts/pocketsphinx": transcripts,
-        "transcripts/pocketsphinx_fast": transcripts,
+        "transcripts/pocketsphinx": ("transcripts", ["parquet", "pocketsphinx"], *below),
+        "transcripts/micro_whisper": ("transcripts", ["parquet", "whisper"], *below),
         "word_timings": (
             "warehouse",
             ["duckdb"],
             None,
             ["videos_known", "words_match_transcripts"],
-            ["transcripts/pocketsphinx", "transcripts/pocketsphinx_fast"],
+            ["transcripts/micro_whisper", "transcripts/pocketsphinx"],
         ),
     }
     assert {job.name for job in repository.get_all_jobs()} >= {"process_batch", "load_words"}

@@ -251,6 +251,8 @@ def _read(folder: Path, dtype: Any) -> tuple[Any, Any]:
     config, _ = WhisperConfig.get_config_dict(folder, local_files_only=True)
     if config.get("model_type") != "whisper":
         raise ValueError(f"its config.json says model_type {config.get('model_type')!r}")
+    if not any((folder / name).exists() for name in ("tokenizer.json", "vocab.json")):
+        raise ValueError("it lacks tokenizer.json")  # transformers would make up an empty one
     network, report = WhisperForConditionalGeneration.from_pretrained(
         folder, dtype=dtype, use_safetensors=True, local_files_only=True, output_loading_info=True
     )

@@ -55,13 +55,13 @@ def test_every_video_ends_as_a_row_for_every_model(
         f"WHERE video_key = '{video}' ORDER BY model_version"
     )
     ends = f"{status},{reason},{model_status},{model_reason}"
-    assert rows == [f"{ends},pocketsphinx", f"{ends},pocketsphinx_fast"]
+    assert rows == [f"{ends},micro_whisper", f"{ends},pocketsphinx"]
 
 
 def test_both_arms_of_the_comparison_are_there_and_differ(demo: Platform) -> None:
     arms = [
         demo.sql(f"SELECT word FROM words WHERE model_version = '{model}' ORDER BY video_id, word_index")
-        for model in ("pocketsphinx", "pocketsphinx_fast")
+        for model in ("pocketsphinx", "micro_whisper")
     ]
     assert all(len(arm) > 100 for arm in arms)
     assert arms[0] != arms[1]
@@ -90,7 +90,7 @@ def test_the_demo_says_what_it_found(demo: Platform) -> None:
     shown = demo.must("demo")
     assert "words stand in words_current" in shown
     assert "unreadable_media" in shown
-    assert "pocketsphinx_fast" in shown
+    assert "micro_whisper knows 83 words" in shown
 
 
 def test_running_again_changes_nothing(demo: Platform) -> None:

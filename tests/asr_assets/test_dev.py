@@ -152,8 +152,8 @@ def test_a_video_put_in_the_folder_a_run_from_the_ui_and_a_backfill_all_end_in_w
     sensors = dev.ask(SENSORS, selector=LOCATION)["sensorsOrError"]["results"]
     (listing,) = (sensor["id"] for sensor in sensors if sensor["name"] == "new_videos")
     dev.ask(STOP, id=listing)
-    platform.add("delayed_audio.mp4")
-    batch = ingest(platform, "delayed_audio.mp4")
+    platform.add("school.mp4")
+    batch = ingest(platform, "school.mp4")
     dev.ask(ADD_PARTITION, selector=LOCATION, batch=batch)
     assets = [["raw_videos"], ["extracted_audio"], ["transcripts", "pocketsphinx"]]
     launched = dev.ask(
@@ -165,19 +165,19 @@ def test_a_video_put_in_the_folder_a_run_from_the_ui_and_a_backfill_all_end_in_w
         repository=LOCATION["repositoryName"],
     )["launchRun"]
     assert launched["__typename"] == "LaunchRunSuccess", launched
-    wait_for(lambda: spoken(platform, "delayed_audio.mp4", "pocketsphinx"), 180)
-    assert spoken(platform, "delayed_audio.mp4", "pocketsphinx_fast") == 0
+    wait_for(lambda: spoken(platform, "school.mp4", "pocketsphinx"), 180)
+    assert spoken(platform, "school.mp4", "micro_whisper") == 0
 
     # The second model is filled by a backfill of its asset.
-    fast = [{"path": ["transcripts", "pocketsphinx_fast"]}]
-    backfill = dev.ask(BACKFILL, assets=fast, batch=batch)["launchPartitionBackfill"]
+    micro = [{"path": ["transcripts", "micro_whisper"]}]
+    backfill = dev.ask(BACKFILL, assets=micro, batch=batch)["launchPartitionBackfill"]
     assert backfill["__typename"] == "LaunchBackfillSuccess", backfill
-    wait_for(lambda: spoken(platform, "delayed_audio.mp4", "pocketsphinx_fast"), 240)
+    wait_for(lambda: spoken(platform, "school.mp4", "micro_whisper"), 240)
 
 
 @pytest.mark.parametrize("killed", ["asr dev", "asr run"])
 def test_killed_in_the_middle_the_daemon_goes_on_by_itself(platform: Platform, killed: str) -> None:
-    platform.add("weather.mp4", "library.mp4", "kitchen.mkv")
+    platform.add("weather.mp4", "library.mp4", "street.mkv")
     unfinished = platform.root / "data" / "unfinished"
     if killed == "asr dev":
         dev = Dev(platform)
@@ -196,8 +196,8 @@ def test_killed_in_the_middle_the_daemon_goes_on_by_itself(platform: Platform, k
             running.wait(60)
     again = Dev(platform)
     try:
-        for video in ("weather.mp4", "library.mp4", "kitchen.mkv"):
-            wait_for(partial(spoken, platform, video, "pocketsphinx_fast"), 240)
+        for video in ("weather.mp4", "library.mp4", "street.mkv"):
+            wait_for(partial(spoken, platform, video, "micro_whisper"), 240)
         runs = again.ask("{ runsOrError { ... on Runs { results { jobName status } } } }")
     finally:
         again.end(signal.SIGTERM)

@@ -179,7 +179,7 @@ def test_two_at_once_on_a_new_store_do_the_work_once(platform: Platform) -> None
 
 
 def test_interrupted_it_says_so_and_goes_on_the_next_time(platform: Platform) -> None:
-    platform.add("station.webm", "library.mp4", "kitchen.mkv")
+    platform.add("station.webm", "library.mp4", "street.mkv")
     running = subprocess.Popen(
         platform.command("run", "--workers", "1"),
         env=platform.environment,

@@ -1,0 +1,247 @@
+"""Engine whisper, on the small Whisper of our own: right words, at the right time, or one sentence."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from speech.engines import Hardware, load
+from speech.errors import ModelError
+from speech.models import ModelVersion, read_models
+from speech.pipeline import Recording, Transcriber, transcribe_file
+from speech.scoring import Score, TimedWord, score
+from speech.types import SAMPLE_RATE, Transcript, Window, Word
+from speech.voice import windows
+from tests.conftest import ROOT, SAMPLES
+from tests.speech.test_pipeline import samples_of
+
+pytestmark = pytest.mark.xdist_group("whisper")
+
+MICRO = read_models(ROOT / "models.toml")["micro_whisper"]
+CHECKPOINT = ROOT / "micro_whisper" / "checkpoint"
+REFERENCES: dict[str, Any] = json.loads((ROOT / "samples" / "references.json").read_text())
+KNOWN = [name for name, said in REFERENCES.items() if said["words"] and said["vocabulary"] == "micro_whisper"]
+
+
+def said(name: str) -> list[TimedWord]:
+    return [TimedWord(word["word"], word["start_s"]) for word in REFERENCES[name]["words"]]
+
+
+@pytest.fixture(scope="module")
+def micro() -> Iterator[Transcriber]:
+    with Transcriber(MICRO) as transcriber:
+        yield transcriber
+
+
+def test_its_own_words_are_heard_and_timed(micro: Transcriber) -> None:
+    total = Score()
+    for name in KNOWN:
+        heard = transcribe_file(micro, SAMPLES / name)
+        total += score(said(name), [TimedWord(word.text, word.start_s) for word in heard.words])
+        assert all(word.timing_source == "cross_attention" for word in heard.words)
+        assert all(word.end_s > word.start_s for word in heard.words)
+        assert all(0.3 < word.probability <= 1 for word in heard.words)
+    assert total.wer <= 0.02
+    errors = np.abs(total.start_errors_s)
+    assert np.median(errors) <= 0.025
+    assert np.quantile(errors, 0.95) <= 0.100
+
+
+def test_the_first_word_of_a_window_does_not_start_with_it(micro: Transcriber, tmp_path: Path) -> None:
+    """Silence before and between: nobody owns it."""
+    for name in KNOWN:
+        spoken = samples_of(SAMPLES / name, tmp_path)
+        for lead_s in (0.0, 0.7, 3.0):
+            samples = np.concatenate([np.zeros(round(lead_s * SAMPLE_RATE), np.int16), spoken])
+            (words,) = load(MICRO, Hardware()).transcribe([Window(samples[: 25 * SAMPLE_RATE], 0.0)])
+            assert words[0].start_s - lead_s == pytest.approx(said(name)[0].start_s, abs=0.1)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_words_do_not_depend_on_the_batch(micro: Transcriber, tmp_path: Path, batch_size: int) -> None:
+    cut = [
+        window for name in KNOWN for window in windows(samples_of(SAMPLES / name, tmp_path), max_window_s=6)
+    ]
+    together = load(MICRO, Hardware(batch_size=len(cut))).transcribe(cut)
+    apart = load(MICRO, Hardware(batch_size=batch_size)).transcribe(cut)
+    assert [[(w.text, w.start_s, w.end_s) for w in words] for words in together] == [
+        [(w.text, w.start_s, w.end_s) for w in words] for words in apart
+    ]
+    sure, as_sure = ([w.probability for words in heard for w in words] for heard in (together, apart))
+    assert sure == pytest.approx(as_sure, abs=1e-3)
+
+
+def test_workers_give_the_same_words(micro: Transcriber, tmp_path: Path) -> None:
+    recordings = [Recording(name, samples_of(SAMPLES / name, tmp_path)) for name in KNOWN[:3]]
+    alone = list(micro.run(recordings))
+    with Transcriber(MICRO, workers=2) as two:
+        both = list(two.run(recordings))
+    for one, other in zip(alone, both, strict=True):
+        assert isinstance(one.outcome, Transcript)
+        assert isinstance(other.outcome, Transcript)
+        assert [replace(w, probability=0) for w in one.outcome.words] == [
+            replace(w, probability=0) for w in other.outcome.words
+        ]
+
+
+@pytest.mark.parametrize("sound", ["silence", "hiss", "hum"])
+def test_where_nobody_speaks_there_are_no_words(sound: str) -> None:
+    count = 12 * SAMPLE_RATE
+    rng = np.random.default_rng(0)
+    samples = {
+        "silence": np.zeros(count),
+        "hiss": rng.standard_normal(count) * 400,
+        "hum": 3000 * np.sin(np.arange(count) * 2 * np.pi * 50 / SAMPLE_RATE),
+    }[sound]
+    assert load(MICRO, Hardware()).transcribe([Window(samples.astype(np.int16), 0.0)]) == [[]]
+
+
+def test_beams_are_searched(tmp_path: Path) -> None:
+    samples = samples_of(SAMPLES / KNOWN[0], tmp_path)
+    model = replace(MICRO, options={"beams": 3, "precision": "bfloat16"})
+    assert model.fingerprint != MICRO.fingerprint
+    (words,) = load(model, Hardware()).transcribe([Window(samples[: 20 * SAMPLE_RATE], 0.0)])
+    assert score(said(KNOWN[0]), [TimedWord(word.text, word.start_s) for word in words]).wer < 0.2
+
+
+def test_plain_transformers_reads_it(tmp_path: Path) -> None:
+    from transformers import pipeline
+
+    hear = pipeline("automatic-speech-recognition", model=str(CHECKPOINT))
+    samples = samples_of(SAMPLES / KNOWN[0], tmp_path).astype(np.float32) / 32768
+    text = hear({"raw": samples, "sampling_rate": SAMPLE_RATE}, return_timestamps=True)["text"]
+    assert score(said(KNOWN[0]), [TimedWord(word, 0.0) for word in text.split()]).wer < 0.1
+
+
+def test_ctranslate2_converts_it_and_faster_whisper_hears(tmp_path: Path) -> None:
+    from ctranslate2.converters import TransformersConverter
+    from faster_whisper import WhisperModel
+
+    files = ["tokenizer.json", "preprocessor_config.json"]
+    TransformersConverter(str(CHECKPOINT), copy_files=files).convert(str(tmp_path / "ct2"))
+    model = WhisperModel(str(tmp_path / "ct2"), device="cpu", compute_type="float32", cpu_threads=1)
+    samples = samples_of(SAMPLES / KNOWN[0], tmp_path).astype(np.float32) / 32768
+    segments, _ = model.transcribe(samples, condition_on_previous_text=False, word_timestamps=True)
+    heard = [TimedWord(word.word.strip(), word.start) for segment in segments for word in segment.words]
+    assert score(said(KNOWN[0]), heard).wer < 0.1
+
+
+def pickled(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+
+
+def cut_off(folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100_000])
+
+
+def of_another_kind(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "wav2vec2"}))
+
+
+def with_a_hole(folder: Path) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["model.decoder.layers.2.fc2.weight"]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def without_tokenizer(folder: Path) -> None:
+    (folder / "tokenizer.json").unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (pickled, "no weights as \\*.safetensors"),
+        (cut_off, "no Whisper checkpoint that can be loaded"),
+        (of_another_kind, "model_type 'wav2vec2'"),
+        (with_a_hole, "lacks weights, model.decoder.layers.2.fc2.weight"),
+        (without_tokenizer, "no Whisper checkpoint that can be loaded"),
+        (shutil.rmtree, "no weights as \\*.safetensors"),
+    ],
+)
+def test_a_damaged_checkpoint_is_one_sentence(
+    tmp_path: Path, damage: Callable[[Path], None], sentence: str
+) -> None:
+    folder = shutil.copytree(CHECKPOINT, tmp_path / "copy")
+    model = replace(MICRO, name="copied", weights=str(folder))
+    whole = model.fingerprint
+    assert whole == MICRO.fingerprint  # wherever it lies
+    damage(folder)
+    with pytest.raises(ModelError, match=f"^model copied: .*{sentence}"):
+        load(model, Hardware())
+    if folder.exists() and any(folder.glob("*.safetensors")):
+        assert model.fingerprint != whole
+
+
+@pytest.mark.parametrize(
+    ("change", "hardware", "sentence"),
+    [
+        ({"options": {"beam": 3}}, Hardware(), "its options are wrong: beam: Extra inputs"),
+        ({"options": {"precision": "int3"}}, Hardware(), "its options are wrong: precision"),
+        ({"language": "xx"}, Hardware(), "knows no language 'xx'"),
+        ({}, Hardware(device="cuda:7"), "this machine has no device 'cuda:7'"),
+        ({}, Hardware(device="abacus"), "this machine has no device 'abacus'"),
+    ],
+)
+def test_a_wrong_setting_is_one_sentence(change: dict[str, Any], hardware: Hardware, sentence: str) -> None:
+    with pytest.raises(ModelError, match=f"^model micro_whisper.*{sentence}"):
+        load(replace(MICRO, **change), hardware)
+
+
+def test_a_worker_that_cannot_load_says_why() -> None:
+    broken = ModelVersion("broken", "whisper", weights="/no/such/folder")
+    with Transcriber(broken, workers=2) as two, pytest.raises(ModelError, match="no weights as"):
+        list(two.run([Recording("a", np.zeros(SAMPLE_RATE, np.int16))]))
+
+
+class Spelling:
+    """An engine's tokens, by hand: each is one piece of text."""
+
+    def decode(self, tokens: list[bytes]) -> str:
+        return b"".join(tokens).decode(errors="replace")
+
+
+@pytest.mark.parametrize(
+    ("pieces", "language", "words"),
+    [
+        ([" the", " red", " car", "."], "en", ["the", "red", "car."]),
+        ([" thir", "teen", " o", "'", "clock", "!"], "en", ["thirteen", "o'clock!"]),
+        ([" he", " said", ",", ' "', "no", '"', "."], "en", ["he", "said,", '"no".']),
+        ([" -", " well", " ...", " yes"], "en", ["-well", "...yes"]),
+        ([" so", " -"], "en", ["so-"]),
+        ([" caf", "\u00e9".encode()[:1], "\u00e9".encode()[1:], "s"], "en", ["caf\u00e9s"]),
+        (["\u4f60", "\u597d", "\u3002"], "zh", ["\u4f60", "\u597d\u3002"]),
+        ([" .", " !"], "en", []),
+        ([], "en", []),
+    ],
+)
+def test_tokens_become_words(pieces: list[str | bytes], language: str, words: list[str]) -> None:
+    from speech.engines.whisper import Whisper
+
+    engine = Whisper.__new__(Whisper)
+    engine._model, engine._tokenizer = replace(MICRO, language=language), Spelling()
+    tokens: Any = [piece.encode() if isinstance(piece, str) else piece for piece in pieces]
+    split = engine._split(tokens)
+    assert [text for text, _, _ in split] == words
+    assert all(first <= last for _, first, last in split)
+
+
+def test_more_tokens_than_sound_stand_evenly(micro: Transcriber) -> None:
+    """A loop on a short window: nothing is known of its words' times, and that is said."""
+    engine: Any = load(MICRO, Hardware())
+    from speech.engines.whisper import Written
+
+    tokens = engine._tokenizer(" the" * 40, add_special_tokens=False).input_ids
+    window = Window(np.zeros(SAMPLE_RATE // 2, np.int16), 0.0)
+    words: list[Word] = engine._words(window, Written(tokens, [0.5] * 40, np.ones((40, 25), np.float32)))
+    assert {word.timing_source for word in words} == {"interpolated"}
+    assert words[-1].end_s == pytest.approx(0.5)
