@@ -200,8 +200,7 @@ def process_everything(settings: Settings, workers: int) -> None:
         with bars.busy("starting Dagster"):
             runner = Runner(settings, workers)
         with bars.busy(f"listing {settings.source_url}"):
-            runner.ingest()
-            batches = [batch for batch in runner.batches() if runner.missing(batch)]
+            batches = [batch for batch in runner.ingest() if runner.missing(batch)]
         for batch in bars.each(batches, "batches"):
             try:
                 # Asked again: a daemon may have done it meanwhile.

@@ -11,20 +11,14 @@ import os
 from enum import StrEnum
 from pathlib import Path
 
-from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
+from dagster import DagsterInstance, RunsFilter
 
+from sensors.batches import UNDER_WAY
 from speech.errors import AsrError
 
 TAG = "asr/launcher"
 HELD_BY_CHILDREN = "ASR_DEV_HOME"
 """Tells every process below asr dev to take its lock when it loads the definitions."""
-
-_UNDER_WAY = [
-    DagsterRunStatus.NOT_STARTED,
-    DagsterRunStatus.STARTING,
-    DagsterRunStatus.STARTED,
-    DagsterRunStatus.CANCELING,
-]
 
 
 class Launcher(StrEnum):
@@ -81,6 +75,6 @@ def _lock(launcher: Launcher, home: Path, kind: int) -> int:
 
 
 def _bury(launcher: Launcher, instance: DagsterInstance) -> None:
-    for run in instance.get_runs(RunsFilter(statuses=_UNDER_WAY)):
+    for run in instance.get_runs(RunsFilter(statuses=UNDER_WAY)):
         if run.tags.get(TAG, Launcher.DAEMON.value) == launcher:
             instance.report_run_failed(run, f"The {launcher} that worked on it was killed.")

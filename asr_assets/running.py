@@ -54,13 +54,9 @@ class Runner:
         self.models = resources["speech_models"]
 
     def ingest(self) -> list[str]:
-        """Record what is new at the source; nothing is too young or too small. The new batches."""
-        return ingest(self.source, IngestLog(self.store), datetime.now(UTC), AT_ONCE)
-
-    def batches(self) -> list[str]:
-        """All batches of the ingest log."""
+        """Record what is new at the source, nothing being too young or too small; all batches there are."""
         log = IngestLog(self.store)
-        log.catch_up()
+        ingest(self.source, log, datetime.now(UTC), AT_ONCE)
         return log.batches
 
     def missing(self, batch: str) -> list[AssetKey]:

@@ -59,7 +59,7 @@ class JsonObject(BaseModel, frozen=True):
         try:
             return None if data is None else cls.model_validate_json(data)
         except ValidationError as error:
-            raise StoreError(f"{store.url}/{key} is damaged: delete it and run its batch again") from error
+            raise _damaged(store, key) from error
 
 
 class ProbedVideo(BaseModel, frozen=True):
@@ -191,7 +191,7 @@ class PublishedTranscripts:
             table = pq.read_table(io.BytesIO(data))
             return cls(_head(table.schema), table)
         except (pa.ArrowException, KeyError, ValidationError) as error:
-            raise StoreError(f"{store.url}/{key} is damaged: delete it and run its batch again") from error
+            raise _damaged(store, key) from error
 
     def rows_of(self, video_id: str) -> tuple[Row, ...]:
         """The words of one video, in the schema's order of columns."""
@@ -207,7 +207,11 @@ def read_head(store: Store, key: str) -> TranscriptsHead | None:
     try:
         return _head(pq.ParquetFile(file).schema_arrow)
     except (pa.ArrowException, KeyError, ValidationError) as error:
-        raise StoreError(f"{store.url}/{key} is damaged: delete it and run its batch again") from error
+        raise _damaged(store, key) from error
+
+
+def _damaged(store: Store, key: str) -> StoreError:
+    return StoreError(f"{store.url}/{key} is damaged: delete it and run its batch again")
 
 
 def _head(schema: pa.Schema) -> TranscriptsHead:

@@ -27,9 +27,10 @@ _SCHEMA = Path(__file__).with_name("schema.sql").read_text(encoding="utf-8")
 class LoadReport:
     """What one load did, and what the warehouse holds after it.
 
-    ``warehouse`` names the DuckDB file, ``load`` the newest load that brought anything to it; ``objects``
-    counts what this one brought;
-    ``words_promised`` is what the transcripts' own counts add up to.
+    ``warehouse`` names the DuckDB file, ``load`` the newest load that brought anything to it,
+    ``ingested_through`` the newest entry of the ingest log in it. ``objects`` counts what this load
+    brought; ``words_promised`` is what the published outcomes' own counts add up to, ``videos_unknown``
+    the transcripts of videos that are not there.
     """
 
     warehouse: str

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from math import inf
 
-from dagster import DynamicPartitionsDefinition
+from dagster import DagsterRunStatus, DynamicPartitionsDefinition
 
 from resources.ingest_log import IngestLog, Video
 from resources.source import Source
@@ -16,6 +16,14 @@ BATCHES = DynamicPartitionsDefinition(name="batch")
 
 PROCESS_BATCH = "process_batch"
 LOAD_WORDS = "load_words"
+
+UNDER_WAY = [
+    DagsterRunStatus.NOT_STARTED,
+    DagsterRunStatus.STARTING,
+    DagsterRunStatus.STARTED,
+    DagsterRunStatus.CANCELING,
+]
+"""A run that some process should be at work on; a queued one waits for nobody who could have died."""
 
 
 @dataclass(frozen=True, slots=True)

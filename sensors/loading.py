@@ -19,7 +19,7 @@ from dagster import (
 
 from resources import layout
 from resources.store import Store
-from sensors.batches import LOAD_WORDS
+from sensors.batches import LOAD_WORDS, UNDER_WAY
 from speech.types import Seconds
 
 LOADED_THROUGH = "loaded_through"
@@ -31,13 +31,6 @@ is current, without any transcript."""
 
 NEWS_TAG = "asr/published_through"
 TRIES = 3
-_IN_FLIGHT = [
-    DagsterRunStatus.QUEUED,
-    DagsterRunStatus.NOT_STARTED,
-    DagsterRunStatus.STARTING,
-    DagsterRunStatus.STARTED,
-    DagsterRunStatus.CANCELING,
-]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +110,11 @@ def load_state(
         loaded_through=numbers[LOADED_THROUGH],
         ingested=any(True for _ in fresh),
         last_load_at=last_load.timestamp if last_load else 0.0,
-        in_flight=bool(instance.get_runs(RunsFilter(job_name=LOAD_WORDS, statuses=_IN_FLIGHT), limit=1)),
+        in_flight=bool(
+            instance.get_runs(
+                RunsFilter(job_name=LOAD_WORDS, statuses=[DagsterRunStatus.QUEUED, *UNDER_WAY]), limit=1
+            )
+        ),
         failures=len(instance.get_runs(failed, limit=TRIES)),
     )
 

@@ -18,7 +18,6 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from socket import socketpair
 from stat import S_ISREG
-from types import TracebackType
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -217,12 +216,7 @@ class MediaDecoder:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
