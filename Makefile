@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help install demo dev test lint check-types unit lock clean
+.PHONY: help install demo dev test lint check-types unit judge lock clean
 
 help:  ## What can be made
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*##/\t/'
@@ -28,6 +28,9 @@ check-types: .venv/installed-dev
 
 unit: .venv/installed-dev
 	$(BIN)/pytest -n 2 --dist loadgroup
+
+judge: .venv/installed-dev  ## Judge micro_whisper by speech that it was not trained on (needs flite)
+	$(BIN)/python -m micro_whisper.evaluate --out benchmarks/results/micro_whisper.json
 
 # torch by hand: with CUDA or without is the machine's choice, and the version must be one with both.
 TORCH := 2.13.0

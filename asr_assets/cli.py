@@ -23,7 +23,6 @@ from resources.settings import HOME, Settings, local_path
 from resources.store import Store
 from speech.errors import AsrError
 from speech.formats import Format
-from speech.models import read_models
 
 app = typer.Typer(
     help="Videos in, every spoken word out, with its start, its end and its probability.",
@@ -85,8 +84,8 @@ def transcribe(
     failed = 0
     with Bars(err) as bars:
         settings = Settings.from_env()
-        versions = SpeechModels(path=str(settings.models))
-        version = versions.get(model or settings.champion or versions.first_champion)
+        versions = SpeechModels.of(settings)
+        version = versions.get(model or versions.first_champion)
         with bars.busy(f"loading {version.name}"):
             transcriber = Transcriber(version)
         for file in files:
@@ -150,9 +149,9 @@ def compare(
     from asr_assets import comparison
 
     settings = Settings.from_env()
-    versions = SpeechModels(path=str(settings.models))
-    names = [versions.get(model).name for model in models]
-    if len(set(names)) < 2:
+    versions = SpeechModels.of(settings)
+    names = [versions.get(model).name for model in dict.fromkeys(models)]
+    if len(names) < 2:
         raise AsrError("name two or more different model versions; asr models lists them")
     with reading(settings) as connection:
         out.print(comparison.compare(connection, names, comparison.read_references(references)))
@@ -162,9 +161,13 @@ def compare(
 def models() -> None:
     """List the model versions of models.toml."""
     shown = table("model", "engine", "state", "fingerprint", "description")
-    for model in read_models(Settings.from_env().models).values():
-        state = "first champion" if model.champion else "enabled" if model.enabled else "disabled"
-        fingerprint = model.fingerprint[:12] if model.enabled else "-"
+    versions = SpeechModels.of(Settings.from_env())
+    enabled = {model.name for model in versions.enabled}
+    for model in versions.all.values():
+        state = "enabled" if model.name in enabled else "disabled"
+        if model.name == versions.first_champion:
+            state = "first champion"
+        fingerprint = model.fingerprint[:12] if model.name in enabled else "-"
         shown.add_row(model.name, model.engine, state, fingerprint, model.description)
     out.print(shown)
 
@@ -243,9 +246,11 @@ def summarize(settings: Settings) -> None:
     for outcome, videos, words in rows:
         shown.add_row(outcome, str(videos), str(words))
     err.print(shown)
-    first = SpeechModels(path=str(settings.models)).first_champion
+    first = SpeechModels.of(settings).first_champion
     if champion != first:
-        err.print(f"These are {champion}'s words: champion = true ({first}) counts for an empty warehouse.")
+        err.print(
+            f"These are {champion}'s words: naming {first} champion counts for an empty warehouse only."
+        )
 
 
 @contextmanager

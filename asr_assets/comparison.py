@@ -43,11 +43,11 @@ def read_references(path: Path) -> dict[str, Reference]:
 def score_videos(
     connection: duckdb.DuckDBPyConnection, model: str, references: dict[str, Reference]
 ) -> dict[str, Score]:
-    """A model version's score on each current video that has a reference and was transcribed by it."""
+    """A model version's score on each current video that has a reference; a failed one has no words."""
     done = connection.execute(
         """
         SELECT video_key FROM transcripts JOIN videos_current USING (video_id)
-        WHERE model_version = ? AND transcripts.status != 'failed' ORDER BY video_key
+        WHERE model_version = ? ORDER BY video_key
         """,
         [model],
     ).fetchall()
@@ -94,10 +94,11 @@ def compare(
             vocabulary,
             str(sum(len(references[key].words) for key in keys)),
             *(f"{total.wer:.1%}" for total in totals),
-            *(_milliseconds(total.median_start_error_s) for total in totals),
+            *(milliseconds(total.median_start_error_s) for total in totals),
         )
     return shown
 
 
-def _milliseconds(seconds: float | None) -> str:
+def milliseconds(seconds: float | None) -> str:
+    """A median that may not exist."""
     return "-" if seconds is None else f"{seconds * 1000:.0f} ms"

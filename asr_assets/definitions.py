@@ -16,7 +16,7 @@ from resources.warehouse import Warehouse
 from sensors.batches import LOAD_WORDS, PROCESS_BATCH, BatchLimits
 from sensors.listing import listing_sensor
 from sensors.loading import loading_sensor
-from speech.errors import AsrError, ModelError
+from speech.errors import AsrError
 
 
 def build(settings: Settings) -> Definitions:
@@ -24,11 +24,8 @@ def build(settings: Settings) -> Definitions:
 
     Raises :class:`~speech.errors.ModelError` when the model versions are badly written.
     """
-    models = SpeechModels(path=str(settings.models))
+    models = SpeechModels.of(settings)
     enabled = [model.name for model in models.enabled]
-    champion = settings.champion or models.first_champion
-    if champion not in enabled:
-        raise ModelError(f"ASR_CHAMPION is {champion!r}, but enabled are: {', '.join(enabled)}")
     if f"{settings.store_url}/".startswith(f"{settings.source_url}/"):
         raise AsrError(
             f"the store {settings.store_url} lies inside the source {settings.source_url}, so the platform "
@@ -38,7 +35,12 @@ def build(settings: Settings) -> Definitions:
     transcripts = [transcripts_asset(model) for model in models.enabled]
 
     return Definitions(
-        assets=[raw_videos, extracted_audio, *transcripts, word_timings_asset(enabled, champion)],
+        assets=[
+            raw_videos,
+            extracted_audio,
+            *transcripts,
+            word_timings_asset(enabled, models.first_champion),
+        ],
         jobs=[
             define_asset_job(
                 PROCESS_BATCH,

@@ -6,7 +6,7 @@ import duckdb
 from rich.console import Console
 from rich.table import Table
 
-from asr_assets.comparison import read_references, score_videos
+from asr_assets.comparison import milliseconds, read_references, score_videos
 from asr_assets.drawing import printable, table
 from resources.settings import HOME, Settings, local_path
 from speech.errors import AsrError
@@ -82,7 +82,6 @@ def _versions(connection: duckdb.DuckDBPyConnection) -> Table:
             sum((scores[key] for key in scores if references[key].vocabulary == vocabulary), Score())
             for vocabulary in ("micro_whisper", "open")
         )
-        error = (known + opened).median_start_error_s
-        start = "-" if error is None else f"{error * 1000:.0f} ms"
+        start = milliseconds((known + opened).median_start_error_s)
         shown.add_row(model, f"{known.wer:.1%}", f"{opened.wer:.1%}", start, f"{rtfx:.1f}")
     return shown

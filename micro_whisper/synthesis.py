@@ -7,6 +7,7 @@ are reached through their libraries: neither command line says when a word start
 import ctypes
 import re
 from dataclasses import dataclass
+from functools import cache
 from math import gcd
 from typing import Any, ClassVar, NamedTuple
 
@@ -57,6 +58,7 @@ class Speech:
         return Speech(self.samples[start:end], words)
 
 
+@cache
 def speaker(voice: str) -> "Flite | Espeak":
     """The synthesiser for a voice such as ``flite/rms`` or ``espeak/en-us+f3``."""
     kind, _, name = voice.partition("/")
@@ -126,13 +128,13 @@ class Flite:
             start_s, end_s = (float(lib.ffeature_float(item, path)) for path in (_STARTS, _ENDS))
             words.append(SpokenWord(name, start_s, end_s))
             item = pointer(lib.item_next(item))
-        written = re.findall(r"[a-z]+", text.lower())
-        if [word.word for word in words] != written:
-            raise ValueError(f"flite says {[word.word for word in words]}, not {written}")
         wave = _Wave.from_address(lib.utt_wave(utterance))
         samples = np.ctypeslib.as_array(wave.samples, (wave.num_samples,)).astype(np.int16)
         samples = _resampled(samples, wave.sample_rate)
         lib.delete_utterance(utterance)
+        written = re.findall(r"[a-z]+", text.lower())
+        if [word.word for word in words] != written:
+            raise ValueError(f"flite says {[word.word for word in words]}, not {written}")
         return Speech(samples, tuple(words))
 
 
@@ -158,7 +160,7 @@ _HEARD = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c
 
 
 class Espeak:
-    """One espeak voice. The library holds one state for the process, which all voices share."""
+    """One espeak voice; LookupError where there is none. All share the one state that the library holds."""
 
     _lib: ClassVar[Any] = None
     _rate_hz: ClassVar[int] = 0
@@ -171,15 +173,16 @@ class Espeak:
             data = espeakng_loader.get_data_path().encode()
             Espeak._rate_hz = Espeak._lib.espeak_Initialize(_SYNCHRONOUS, 0, data, 0)
         self._voice = voice.encode()
+        if Espeak._lib.espeak_SetVoiceByName(self._voice):
+            raise LookupError(f"espeak has no voice {voice}")
 
     def say(self, text: str, stretch: float = 1.0, pitch: int = 50) -> Speech:
         """Speak one sentence, ``stretch`` times as long as at 160 words a minute; pitch is 0 to 100.
 
-        Raises ValueError where espeak runs two words into one, and for a voice it does not have.
+        Raises ValueError where espeak runs two words into one.
         """
         lib = self._lib
-        if lib.espeak_SetVoiceByName(self._voice):
-            raise ValueError(f"espeak has no voice {self._voice!r}")
+        lib.espeak_SetVoiceByName(self._voice)
         lib.espeak_SetParameter(_RATE, round(160 / stretch), 0)
         lib.espeak_SetParameter(_PITCH, pitch, 0)
         sound: list[Samples] = []

@@ -9,9 +9,11 @@ What it writes stands in ``micro_whisper/build``: the speech, a state from which
 training goes on by itself, and ``checkpoint``, which :mod:`micro_whisper.evaluate` judges.
 """
 
+import hashlib
+import io
 import pickle
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -54,29 +56,39 @@ LEARNING_RATE, WARM_UP, WEIGHT_DECAY = 2e-3, 150, 0.01
 STAMP_SIGMA = 2.0  # frames by which a timestamp may be off, in its soft target
 
 
-def synthesise(path: Path, seed: int) -> list[Sentence]:
-    """Speak the training sentences, or read them from where an earlier run put them."""
+def synthesise(seed: int, flite: int, espeak: int) -> Iterator[Sentence]:
+    """Speak so many training sentences with the voices of each; never one that is held out."""
+    rng = np.random.default_rng(seed)
+    made = 0
+    while made < flite + espeak:
+        text = sentence(rng)
+        if held_out(text):
+            continue
+        stretch = float(rng.uniform(0.8, 1.25))
+        try:
+            if made < flite:
+                speech = speaker(f"flite/{FLITE_VOICES[made % len(FLITE_VOICES)]}").say(f"{text}.", stretch)
+            else:
+                pitch = int(rng.integers(30, 76))
+                speech = Espeak(str(rng.choice(ESPEAK_VOICES))).say(f"{text}.", stretch, pitch)
+        except ValueError:
+            continue  # words that run into one another have no times to learn
+        trimmed = speech.trimmed()
+        made += 1
+        yield Sentence(trimmed.samples, trimmed.words)
+
+
+def _once(path: Path, make: Callable[[], list[Sentence]]) -> list[Sentence]:
+    """Made now, or by an earlier run."""
     if not path.exists():
-        rng = np.random.default_rng(seed)
-        bank: list[Sentence] = []
-        voices = [speaker(f"flite/{name}") for name in FLITE_VOICES]
-        while len(bank) < FLITE_SENTENCES + ESPEAK_SENTENCES:
-            text = sentence(rng)
-            if held_out(text):
-                continue
-            stretch = float(rng.uniform(0.8, 1.25))
-            try:
-                if len(bank) < FLITE_SENTENCES:
-                    speech = voices[len(bank) % len(voices)].say(f"{text}.", stretch)
-                else:
-                    pitch = int(rng.integers(30, 76))
-                    speech = Espeak(str(rng.choice(ESPEAK_VOICES))).say(f"{text}.", stretch, pitch)
-            except ValueError:
-                continue  # words that run into one another have no times to learn
-            trimmed = speech.trimmed()
-            bank.append(Sentence(trimmed.samples, trimmed.words))
-        path.write_bytes(pickle.dumps(bank))
+        _write(path, pickle.dumps(make()))
     return pickle.loads(path.read_bytes())  # type: ignore[no-any-return]
+
+
+def _write(path: Path, data: bytes) -> None:
+    """All or nothing: training may be interrupted while it writes."""
+    path.with_suffix(".tmp").write_bytes(data)
+    path.with_suffix(".tmp").replace(path)
 
 
 class Batches(Dataset[Batch]):
@@ -219,7 +231,9 @@ def train(
             losses.clear()
         if step % 500 == 0 or step == len(batches):
             state = {name: part.state_dict() for name, part in parts.items()}
-            torch.save(state | {"done": step, "seconds": seconds}, state_path)
+            buffer = io.BytesIO()
+            torch.save(state | {"done": step, "seconds": seconds}, buffer)
+            _write(state_path, buffer.getvalue())
     return trainee.network.eval()
 
 
@@ -237,13 +251,25 @@ def main(
     """Train micro_whisper from nothing."""
     build_dir.mkdir(parents=True, exist_ok=True)
     tokenizer = build()
-    bank = synthesise(build_dir / f"speech-{seed}.pickle", seed)
+    stages = tuple(stage._replace(steps=round(stage.steps * steps)) for stage in STAGES)
+    # What an earlier run left is taken up by one with the very same settings alone.
+    spoken = (seed, FLITE_SENTENCES, ESPEAK_SENTENCES, FLITE_VOICES, ESPEAK_VOICES, WORDS)
+    bank = _once(
+        build_dir / f"speech-{_digest(spoken)}.pickle",
+        lambda: list(synthesise(seed, FLITE_SENTENCES, ESPEAK_SENTENCES)),
+    )
     hours = sum(len(sentence.samples) for sentence in bank) / SAMPLE_RATE / 3600
     typer.echo(f"{len(bank)} sentences, {hours:.1f} h of speech")
-    stages = tuple(stage._replace(steps=round(stage.steps * steps)) for stage in STAGES)
-    network = train(bank, stages, seed, build_dir / f"state-{seed}.pt", tokenizer)
-    export(network, tokenizer, build_dir / "checkpoint")
-    typer.echo(f"written to {build_dir / 'checkpoint'}; judge it with python -m micro_whisper.evaluate")
+    state = build_dir / f"state-{_digest((spoken, stages))}.pt"
+    network = train(bank, stages, seed, state, tokenizer)
+    checkpoint = build_dir / "checkpoint"
+    export(network, tokenizer, checkpoint)
+    state.unlink()
+    typer.echo(f"written to {checkpoint}; judge it with python -m micro_whisper.evaluate {checkpoint}")
+
+
+def _digest(settings: object) -> str:
+    return hashlib.blake2b(repr(settings).encode(), digest_size=6).hexdigest()
 
 
 if __name__ == "__main__":

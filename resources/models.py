@@ -6,6 +6,7 @@ from typing import Any
 from dagster import ConfigurableResource
 from pydantic import Field
 
+from resources.settings import Settings
 from speech.engines import Hardware
 from speech.errors import ModelError
 from speech.models import ModelVersion, read_models
@@ -20,11 +21,20 @@ class SpeechModels(ConfigurableResource[Any]):
     """
 
     path: str = Field(description="The file of model versions")
+    champion: str = Field(default="", description="The first champion, where it is not the file's")
     workers: int = Field(default=1, ge=1, description="Processes that transcribe side by side")
     device: str = Field(
         default="auto", description="auto, cpu, cuda, cuda:1, mps: for engines that can choose"
     )
     batch_size: int = Field(default=8, ge=1, description="Windows heard at once by an engine that can")
+
+    @classmethod
+    def of(cls, settings: Settings) -> "SpeechModels":
+        """As the environment says. Raises ModelError for an ``ASR_CHAMPION`` that the file does not have."""
+        models = cls(path=str(settings.models), champion=settings.champion or "")
+        if models.champion and models.champion not in models.all:
+            raise ModelError(f"ASR_CHAMPION is {models.champion!r}, but there are: {', '.join(models.all)}")
+        return models
 
     @property
     def all(self) -> dict[str, ModelVersion]:
@@ -33,13 +43,13 @@ class SpeechModels(ConfigurableResource[Any]):
 
     @property
     def enabled(self) -> list[ModelVersion]:
-        """The versions that have an asset, in the file's order."""
-        return [model for model in self.all.values() if model.enabled]
+        """The versions that have an asset, in the file's order; the first champion always has one."""
+        return [m for m in self.all.values() if m.enabled or m.name == self.first_champion]
 
     @property
     def first_champion(self) -> str:
         """The champion of an empty warehouse."""
-        return next(model.name for model in self.enabled if model.champion)
+        return self.champion or next(m.name for m in self.all.values() if m.enabled and m.champion)
 
     def get(self, name: str) -> ModelVersion:
         """Raises :class:`~speech.errors.ModelError` for a name that the file does not have."""

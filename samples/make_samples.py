@@ -36,9 +36,9 @@ from numpy.typing import NDArray
 
 from micro_whisper.synthesis import Flite, SpokenWord
 from micro_whisper.vocabulary import WORDS, held_out
+from speech.types import SAMPLE_RATE, Samples
 
 HERE = Path(__file__).resolve().parent
-SPEECH_RATE = 16_000  # Hz, of every flite voice used here
 GAP_S = 0.3  # flite already pauses for some 0.35 s around a sentence: together 0.5 to 0.8 s
 WIDTH, HEIGHT, FPS = 320, 180, 10
 BARS, BAR_PITCH, BAR_WIDTH = 46, 6, 4  # even pixels, since chroma has half the resolution
@@ -46,7 +46,6 @@ HEAD_REACH = 62  # pixels from the middle to either end of the playhead
 QUIET_S = 4.0  # length of the samples without speech
 CORRUPT_BYTES = 20_000
 Colour = tuple[int, int, int]
-Samples = NDArray[np.int16]
 
 
 @dataclass(frozen=True)
@@ -132,16 +131,16 @@ SAMPLES = (
 def speak(sample: Sample) -> tuple[Samples, list[SpokenWord]]:
     """Speak a sample's text: 16 kHz samples, and its words in seconds on the video's timeline."""
     if not sample.voice:
-        return np.zeros(round(QUIET_S * SPEECH_RATE), np.int16), []
+        return np.zeros(round(QUIET_S * SAMPLE_RATE), np.int16), []
     flite = Flite(sample.voice)
     sound = np.zeros(0, np.int16)
     words: list[SpokenWord] = []
     for sentence in re.findall(r"\w[^.]*\.", sample.text):
         speech = flite.say(sentence)
         # Count real samples: the sound may be shorter than the last phone's announced end.
-        shift_s = sample.delay_s + len(sound) / SPEECH_RATE
+        shift_s = sample.delay_s + len(sound) / SAMPLE_RATE
         words += [SpokenWord(w.word, w.start_s + shift_s, w.end_s + shift_s) for w in speech.words]
-        sound = np.concatenate([sound, speech.samples, np.zeros(round(GAP_S * SPEECH_RATE), np.int16)])
+        sound = np.concatenate([sound, speech.samples, np.zeros(round(GAP_S * SAMPLE_RATE), np.int16)])
     return sound, words
 
 
@@ -157,8 +156,8 @@ def vocabulary(text: str) -> str:
 
 def pictures(sample: Sample, sound: Samples, length_s: float) -> Iterator[NDArray[np.uint8]]:
     """RGB pictures of the waveform, played bars in the accent colour, with a moving playhead."""
-    level = np.zeros(math.ceil(length_s * SPEECH_RATE))
-    start = round(sample.delay_s * SPEECH_RATE)
+    level = np.zeros(math.ceil(length_s * SAMPLE_RATE))
+    start = round(sample.delay_s * SAMPLE_RATE)
     level[start : start + len(sound)] = sound
     loudness = np.array([np.sqrt(np.mean(part**2)) for part in np.array_split(level, BARS)])
     heights = 2.0 + 46.0 * (loudness / max(loudness.max(), 1.0)) ** 0.8
@@ -184,7 +183,7 @@ def pictures(sample: Sample, sound: Samples, length_s: float) -> Iterator[NDArra
 
 def write_video(path: Path, sample: Sample, sound: Samples) -> None:
     """Encode one sample, its picture from 0 s and its sound from ``sample.delay_s`` seconds."""
-    length_s = sample.delay_s + len(sound) / SPEECH_RATE
+    length_s = sample.delay_s + len(sound) / SAMPLE_RATE
     exact = {"flags": "+bitexact", "threads": "1"}
     with av.open(str(path), "w", options={"fflags": "+bitexact"}) as container:
         picture_options = (
@@ -213,7 +212,7 @@ def write_video(path: Path, sample: Sample, sound: Samples) -> None:
 def encode_sound(audio: Any, sample: Sample, sound: Samples) -> list[Any]:
     """Return the packets of a sound that starts ``sample.delay_s`` seconds in."""
     frame = av.AudioFrame.from_ndarray(sound[None, :], format="s16", layout="mono")
-    frame.sample_rate = SPEECH_RATE
+    frame.sample_rate = SAMPLE_RATE
     form = audio.codec_context.format or "fltp"
     packets: list[Any] = []
     resampler = AudioResampler(form, sample.layout, sample.rate_hz)

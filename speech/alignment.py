@@ -36,6 +36,8 @@ def align(attention: npt.ArrayLike) -> npt.NDArray[np.int64]:
     """
     looked = np.asarray(attention, dtype=np.float64)
     count, frames = looked.shape
+    if not count:
+        return np.zeros((0, 2), np.int64)
     if count > frames:
         raise ValueError(f"{count} tokens cannot stand in {frames} frames")
     highest = np.sort(looked, axis=1)[:, -min(_PEAK_FRAMES, frames) :].mean(axis=1, keepdims=True)

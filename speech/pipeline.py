@@ -13,7 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from speech.engines import Engine, Hardware, load
 from speech.errors import EngineError, MediaError, ModelError, Reason
@@ -60,7 +60,7 @@ class Transcriber:
         self._workers = workers
         self._pool: ProcessPoolExecutor | None = None
         if workers == 1:
-            self._engine  # noqa: B018 - loaded now, so that what is wrong shows now
+            _ = self._engine  # loaded now, so that what is wrong shows now
 
     @cached_property
     def _engine(self) -> Engine:
@@ -138,12 +138,12 @@ _of_worker: tuple[ModelVersion, Hardware]
 _in_worker: Transcriber | None = None
 
 
-def _start_worker(*loads: Any) -> None:
+def _start_worker(model: ModelVersion, hardware: Hardware) -> None:
     global _of_worker
     # Ctrl-C is the parent's to handle; and a parent that was killed leaves nobody to work for.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    _of_worker = loads
+    _of_worker = model, hardware
 
 
 def _end_with_parent() -> None:

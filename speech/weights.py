@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from speech.models import ModelVersion
 
 # Weights only as safetensors: the other formats are pickles, which run code when they are opened.
-FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.txt")
+WEIGHTS = ("model.safetensors", "model-*.safetensors")  # whole, or in pieces; not large-v3's fp32 twins
+FILES = (*WEIGHTS, "*.json", "*.txt")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -31,8 +32,8 @@ def local_weights(model: "ModelVersion") -> Path:
     Raises :class:`~speech.errors.ModelError` when they are not there, or the revision is not pinned.
     """
     folder = Path(model.weights) if is_folder(model.weights) else _fetched(model)
-    if not any(folder.glob("*.safetensors")):
-        raise ModelError(f"model {model.name}: there are no weights as *.safetensors in {folder}")
+    if not any(path for pattern in WEIGHTS for path in folder.glob(pattern)):
+        raise ModelError(f"model {model.name}: there are no weights as model.safetensors in {folder}")
     return folder
 
 
@@ -55,15 +56,20 @@ def _fetched(model: "ModelVersion") -> Path:
             f"model {model.name}: {model.weights!r} is neither a folder nor a model on the hub"
         ) from error
     except (ClientError, OSError) as error:
+        cause = str(error).strip().splitlines()[0]
         if isinstance(error, HfHubHTTPError) and error.response.status_code in (401, 403, 404):
             raise ModelError(
                 f"model {model.name}: the Hugging Face hub has no {wanted} that you may read: check both in "
                 "models.toml, and HF_TOKEN"
             ) from error
+        if isinstance(error, OSError) and not isinstance(
+            error, (ConnectionError, FileNotFoundError, ClientError)
+        ):
+            raise ModelError(f"model {model.name}: {wanted} cannot be fetched: {cause}") from error
         raise ModelError(
             f"model {model.name}: the Hugging Face hub is out of reach, and {wanted} is not in its cache: "
             "try again with a network, or set HF_ENDPOINT to a mirror, or copy the model's folder here and "
-            'write weights = "./that_folder"'
+            f'write weights = "./that_folder" ({cause})'
         ) from error
 
 
@@ -71,7 +77,7 @@ def weights_identity(model: "ModelVersion") -> str:
     """What the weights are, for the model's fingerprint: a folder by its content, the hub by its commit."""
     if not is_folder(model.weights):
         return f"{model.weights}@{model.revision}"
-    folder = local_weights(model)
+    folder = Path(model.weights)  # when it is not there, loading says so, and other models go on
     files = sorted({path for pattern in FILES for path in folder.glob(pattern)})
     stats = [(path, path.stat()) for path in files]
     return _digest(tuple((str(path), stat.st_size, stat.st_mtime_ns) for path, stat in stats))

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Hardware:
-    """What an engine runs on. Nothing here changes words: that stands in the model version.
+    """What an engine runs on; what changes words stands in the model version.
 
+    (With a whisper's ``precision = "auto"`` the device decides the precision, and that may change a word.)
     ``device`` is ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``; ``threads`` 0 leaves their number to
     the engine; ``batch_size`` windows are heard at once by an engine that can.
     """
@@ -43,17 +44,21 @@ class Engine(Protocol):
 class EngineEntry:
     """Where ``load(model, hardware)`` gives an :class:`Engine`, and the package that decides what it hears.
 
-    One with ``weights`` reads them from where the model version says; others carry their own.
+    One with ``weights`` reads them from where the model version says; others carry their own. Raise
+    ``version`` when a change in our own code, decoding or timing, can change its words.
     """
 
     module: str
     package: str
     weights: bool
+    version: int
 
 
 ENGINES = {
-    "pocketsphinx": EngineEntry(module="speech.engines.pocketsphinx", package="pocketsphinx", weights=False),
-    "whisper": EngineEntry(module="speech.engines.whisper", package="transformers", weights=True),
+    "pocketsphinx": EngineEntry(
+        module="speech.engines.pocketsphinx", package="pocketsphinx", weights=False, version=1
+    ),
+    "whisper": EngineEntry(module="speech.engines.whisper", package="transformers", weights=True, version=1),
 }
 
 
@@ -63,7 +68,7 @@ def load(model: "ModelVersion", hardware: Hardware) -> Engine:
         engine: Engine = import_module(ENGINES[model.engine].module).load(model, hardware)
     except ModuleNotFoundError as error:
         raise ModelError(
-            f"model {model.name}: engine {model.engine} needs the package {error.name}: "
-            f"pip install 'asr-platform[{model.engine}]'"
+            f"model {model.name}: engine {model.engine} needs the package {error.name}, which is not "
+            "installed: make install brings it"
         ) from error
     return engine

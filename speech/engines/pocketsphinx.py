@@ -65,5 +65,5 @@ class PocketSphinx:
 
 
 def load(model: ModelVersion, _: Hardware) -> PocketSphinx:
-    """Entry point for :class:`speech.pipeline.Transcriber`. It runs on one core, whatever there is."""
+    """Entry point for :func:`speech.engines.load`. It runs on one core, whatever there is."""
     return PocketSphinx(model)

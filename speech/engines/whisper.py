@@ -1,7 +1,7 @@
 """Engine ``whisper``: any checkpoint of the Whisper family, through transformers and torch.
 
 Options of a model version: ``precision`` (``auto``, ``float32``, ``float16``, ``bfloat16``; auto is
-float16 on CUDA and float32 elsewhere) and ``beams`` (1: greedy).
+float16 on CUDA and float32 elsewhere, so one that runs on both should say which) and ``beams`` (1: greedy).
 
 A window is heard in two passes over one encoding. The first writes the text, without timestamps
 and with the fast attention kernels, which tell nothing of where they look. The second goes over
@@ -11,6 +11,7 @@ timestamps keep of every head, layer and step is most of their cost.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -25,7 +26,8 @@ from speech.types import SAMPLE_RATE, Seconds, Window, Word, normalize_word
 from speech.weights import local_weights
 
 _FRAME_S: Seconds = 0.02  # of the encoder
-_FRAME_SAMPLES = 320
+_FRAME_SAMPLES = round(_FRAME_S * SAMPLE_RATE)
+_OPENING = set("\"'\u201c\u00bf([{-")  # punctuation that belongs to the word behind it
 _NO_SPACES = {"zh", "ja", "th", "lo", "my", "yue"}  # languages whose words no space separates
 
 
@@ -51,6 +53,7 @@ class Whisper:
         import torch
         from transformers.utils import logging
 
+        folder = local_weights(model)  # while the bars of the hub's client may still be seen
         logging.disable_progress_bar()
         logging.set_verbosity_error()
         self._torch: Any = torch
@@ -68,8 +71,8 @@ class Whisper:
         if precision == "auto":
             precision = "float16" if self._device.type == "cuda" else "float32"
         self._dtype = getattr(torch, precision)
-        self._load()
-        self._prompt = self._choose_prompt()
+        self._load(folder)
+        self._first_tokens, self._asked = self._prompt()
 
     def _choose_device(self, wanted: str) -> Any:
         torch = self._torch
@@ -85,41 +88,54 @@ class Whisper:
             ) from error
         return device
 
-    def _load(self) -> None:
+    def _load(self, folder: Path) -> None:
         from safetensors import SafetensorError
 
-        folder = local_weights(self._model)
         try:
             network, processor = _read(folder, self._dtype)
-            self._network: Any = network.to(self._device).eval()
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+            raise self._not_loaded(folder, _first_line(error)) from error
+        try:
+            self._network: Any = network.to(self._device).eval()
+        except RuntimeError as error:
             raise ModelError(
-                f"model {self._model.name}: {folder} is no Whisper checkpoint that can be loaded: "
-                f"{_first_line(error)}"
+                f"model {self._model.name} does not fit on {self._device}: {_first_line(error)}; "
+                "use fewer workers, or another device"
             ) from error
         self._extract, self._tokenizer = processor.feature_extractor, processor.tokenizer
-        self._heads: list[tuple[int, int]] = [
-            (layer, head) for layer, head in self._network.generation_config.alignment_heads or ()
-        ] or _upper_half(self._network.config)
+        config, settings = network.config, network.generation_config
+        lacking = {"no_timestamps_token_id", "decoder_start_token_id"} - settings.to_dict().keys()
+        if lacking:
+            raise self._not_loaded(folder, f"its generation_config.json lacks {min(lacking)}")
+        # Distilled checkpoints name heads of their teacher, whose decoder had more layers.
+        self._heads = [
+            (layer, head)
+            for layer, head in getattr(settings, "alignment_heads", None) or ()
+            if layer < config.decoder_layers and head < config.decoder_attention_heads
+        ] or _upper_half(config)
 
-    def _choose_prompt(self) -> dict[str, str]:
-        """What ``generate`` is told; a checkpoint for one language takes neither language nor task."""
-        settings = self._network.generation_config
-        language = self._model.language
-        if not getattr(settings, "is_multilingual", False):
-            self._first_tokens = [settings.decoder_start_token_id, settings.no_timestamps_token_id]
+    def _not_loaded(self, folder: Path, why: str) -> ModelError:
+        return ModelError(
+            f"model {self._model.name}: {folder} is no Whisper checkpoint that can be loaded: {why}"
+        )
+
+    def _prompt(self) -> tuple[list[int], dict[str, str]]:
+        """The tokens before the text, and what ``generate`` is told so that it puts the same.
+
+        A checkpoint for English alone takes neither language nor task.
+        """
+        settings, language = self._network.generation_config, self._model.language
+        start, untimed = settings.decoder_start_token_id, settings.no_timestamps_token_id
+        languages = getattr(settings, "lang_to_id", None) or {}
+        if not getattr(settings, "is_multilingual", bool(languages)):
             if language != "en":
                 raise ModelError(f"model {self._model.name} knows English only, not language {language!r}")
-            return {}
-        if f"<|{language}|>" not in settings.lang_to_id:
+            return [start, untimed], {}
+        if f"<|{language}|>" not in languages:
             raise ModelError(f"model {self._model.name} knows no language {language!r}")
-        self._first_tokens = [
-            settings.decoder_start_token_id,
-            settings.lang_to_id[f"<|{language}|>"],
-            settings.task_to_id["transcribe"],
-            settings.no_timestamps_token_id,
-        ]
-        return {"language": language, "task": "transcribe"}
+        task = settings.task_to_id["transcribe"]
+        asked = {"language": language, "task": "transcribe"}
+        return [start, languages[f"<|{language}|>"], task, untimed], asked
 
     def transcribe(self, windows: Sequence[Window]) -> list[list[Word]]:
         """See :class:`speech.engines.Engine`; a word's probability is the mean of its tokens'."""
@@ -128,14 +144,16 @@ class Whisper:
             batch = windows[first : first + self._batch_size]
             try:
                 written = self._write(batch)
-            except RuntimeError as error:  # torch's own, out of memory among them
-                raise EngineError(
-                    f"torch failed at {batch[0].start_s:.1f} s on {self._device}: {_first_line(error)}"
-                ) from error
+            except RuntimeError as error:  # torch's own
+                remedy = "; set a smaller batch_size" if "out of memory" in str(error) else ""
+                where = f"at {batch[0].start_s:.1f} s on {self._device}"
+                raise EngineError(f"torch failed {where}: {_first_line(error)}{remedy}") from error
             heard += [self._words(window, text) for window, text in zip(batch, written, strict=True)]
         return heard
 
     def _write(self, windows: Sequence[Window]) -> list[Written]:
+        from transformers.modeling_outputs import BaseModelOutput
+
         torch, network = self._torch, self._network
         end = network.config.eos_token_id
         sound = [window.samples.astype(np.float32) / 32768 for window in windows]
@@ -143,12 +161,16 @@ class Whisper:
         with torch.inference_mode():
             encoded = network.get_encoder()(features.to(self._device, self._dtype))
             generated = network.generate(
-                encoder_outputs=encoded,
+                # An object of its own: a beam search repeats the rows of the one that it is given.
+                encoder_outputs=BaseModelOutput(last_hidden_state=encoded[0]),
                 num_beams=self._options.beams,
                 do_sample=False,
                 return_timestamps=False,
-                **self._prompt,
+                max_length=network.config.max_target_positions,
+                force_unique_generate_call=True,  # a stray timestamp would make it go on seeking
+                **self._asked,
             )
+            # The prompt and all other special tokens, timestamps too, stand behind the end of text.
             texts = [[token for token in row if token < end] for row in generated.tolist()]
             longest = max(map(len, texts))
             prompt = self._first_tokens
@@ -160,8 +182,10 @@ class Whisper:
             # Position p writes token p + 1: the last one of the prompt writes the first of the text.
             positions = slice(len(prompt) - 1, len(prompt) - 1 + longest)
             chosen = inputs[:, len(prompt) :, None]
-            probabilities = logits[:, positions].float().softmax(-1).gather(-1, chosen)[..., 0].cpu()
-            attention = torch.stack(seen).mean(0)[:, positions].cpu().numpy()
+            logits = logits[:, positions]
+            sure = logits.gather(-1, chosen)[..., 0].float() - logits.logsumexp(-1).float()
+            probabilities = sure.exp().cpu()
+            attention = sum(seen)[:, positions].cpu().numpy() / len(self._heads)
         frames = [-(-len(window.samples) // _FRAME_SAMPLES) for window in windows]
         return [
             Written(
@@ -172,28 +196,27 @@ class Whisper:
 
     @contextmanager
     def _looking(self) -> Iterator[list[Any]]:
-        """While open, each alignment head's attention ``(b, t, f)`` of a forward pass goes into the list."""
+        """While open, a forward pass leaves here, a layer each, its alignment heads' sum ``(b, t, f)``."""
         seen: list[Any] = []
 
-        def look(attention: Any, args: Any, named: dict[str, Any], heads: list[int]) -> None:
-            hidden = named.get("hidden_states", args[0] if args else None)
-            encoded = named.get("key_value_states", args[1] if len(args) > 1 else None)
+        def look(heads: list[int], attention: Any, hidden: tuple[Any], called: dict[str, Any]) -> None:
             split = (attention.num_heads, attention.head_dim)
-            query = (attention.q_proj(hidden) * attention.scaling).unflatten(-1, split)[:, :, heads]
-            key = attention.k_proj(encoded).unflatten(-1, split)[:, :, heads]
-            weights = self._torch.einsum("bthd,bfhd->hbtf", query.float(), key.float()).softmax(-1)
-            seen.extend(weights)
+            query = attention.q_proj(hidden[0]) * attention.scaling
+            key = attention.k_proj(called["key_value_states"])
+            query, key = (part.unflatten(-1, split)[:, :, heads].float() for part in (query, key))
+            seen.append(self._torch.einsum("bthd,bfhd->bhtf", query, key).softmax(-1).sum(1))
 
         hooks = []
         for number, layer in enumerate(self._network.get_decoder().layers):
             if heads := [head for at, head in self._heads if at == number]:
-                hook = lambda module, args, named, heads=heads: look(module, args, named, heads)  # noqa: E731
-                hooks.append(layer.encoder_attn.register_forward_pre_hook(hook, with_kwargs=True))
+                hooks.append(
+                    layer.encoder_attn.register_forward_pre_hook(partial(look, heads), with_kwargs=True)
+                )
         try:
             yield seen
         finally:
-            for registered in hooks:
-                registered.remove()
+            for hook in hooks:
+                hook.remove()
 
     def _words(self, window: Window, written: Written) -> list[Word]:
         source = "cross_attention"
@@ -220,26 +243,29 @@ class Whisper:
         words: list[tuple[str, int, int]] = []
         opening = ""
         for piece, first, last in self._pieces(tokens):
-            spoken = bool(normalize_word(piece))
-            starts = piece.startswith(" ") or self._model.language in _NO_SPACES or not words
-            if not spoken and (starts or opening):
-                opening += piece.strip()
-            elif spoken and (starts or opening):
-                words.append((opening + piece.strip(), first, last))
+            text = piece.strip()
+            apart = piece[:1].isspace() or self._model.language in _NO_SPACES or not words
+            if normalize_word(piece) and (apart or opening):
+                words.append((opening + text, first, last))
                 opening = ""
+            elif normalize_word(piece):
+                before, began, _ = words[-1]
+                words[-1] = (before + text, began, last)
+            elif words and not (apart and set(text) <= _OPENING):
+                before, began, ended = words[-1]
+                words[-1] = (before + text, began, ended)
             else:
-                text, began, ended = words[-1]
-                words[-1] = (text + piece.strip(), began, last if spoken else ended)
+                opening += text
         if opening and words:
             words[-1] = (words[-1][0] + opening, *words[-1][1:])
         return words
 
     def _pieces(self, tokens: list[int]) -> Iterator[tuple[str, int, int]]:
-        """Runs of tokens that are whole characters: one character may be spread over several tokens."""
+        """Runs of tokens that are whole characters, a space and what follows it; often one token each."""
         first = 0
         for last in range(len(tokens)):
             text = self._tokenizer.decode(tokens[first : last + 1])
-            if "\ufffd" not in text or last == len(tokens) - 1:
+            if last == len(tokens) - 1 or not ("\ufffd" in text or text.isspace()):
                 yield text, first, last
                 first = last + 1
 
@@ -275,5 +301,5 @@ def _first_line(error: BaseException) -> str:
 
 
 def load(model: ModelVersion, hardware: Hardware) -> Whisper:
-    """Entry point for :class:`speech.pipeline.Transcriber`."""
+    """Entry point for :func:`speech.engines.load`."""
     return Whisper(model, hardware)

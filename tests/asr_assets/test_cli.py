@@ -10,6 +10,9 @@ from tests.conftest import SAMPLES, Platform
 
 pytestmark = pytest.mark.xdist_group("demo")
 
+OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_HOME": "/nowhere"}
+COMPARE = ["compare", "pocketsphinx", "micro_whisper"]
+
 
 @pytest.mark.parametrize(
     ("arguments", "env", "sentence"),
@@ -37,6 +40,13 @@ pytestmark = pytest.mark.xdist_group("demo")
         (["sql", "SELECT * FROM read_text('/etc/passwd')"], {}, "disabled by configuration"),
         (["sql", "SELECT * FROM glob('/*')"], {}, "disabled by configuration"),
         (["sql", "EXPLAIN ANALYZE CREATE TEMP TABLE t AS SELECT 1"], {}, "only SELECT"),
+        (["transcribe", "--model", "whisper_tiny", "a.mp4"], OFFLINE, "hub is out of reach"),
+        (["compare", "pocketsphinx"], {}, "two or more different"),
+        (["compare", "pocketsphinx", "pocketsphinx"], {}, "two or more different"),
+        (["compare", "pocketsphinx", "nope"], {}, "unknown model 'nope'"),
+        (["compare", "pocketsphinx", "whisper_tiny"], {}, "pocketsphinx 7, whisper_tiny 0"),
+        ([*COMPARE, "--references", "nope.json"], {}, "nope.json: cannot be read"),
+        ([*COMPARE, "--references", __file__], {}, "is not {\"video key\""),
         (["search", ""], {}, "give one word or a phrase"),
         (["search", " ,.! "], {}, "give one word or a phrase"),
         (["search", "nobody says these words"], {}, "nobody says"),
@@ -49,7 +59,7 @@ pytestmark = pytest.mark.xdist_group("demo")
         (["run"], {"ASR_SOURCE_URL": ".", "ASR_STORE_URL": "./inside"}, "lies inside the source"),
         (["run"], {"ASR_SOURCE_URL": "s3://b/x", "AWS_ENDPOINT_URL": "nonsense"}, "the AWS_* variables"),
         (["run"], {"ASR_SOURCE_URL": "s3://b/x", "AWS_PROFILE": "nope"}, "the AWS_* variables"),
-        (["run"], {"ASR_CHAMPION": "nope"}, "ASR_CHAMPION is 'nope'"),
+        (["run"], {"ASR_CHAMPION": "nope"}, "ASR_CHAMPION is 'nope', but there are: pocketsphinx"),
         (["run", "--workers", "0"], {}, "Invalid value"),
         (["nope"], {}, "No such command"),
     ],
@@ -114,6 +124,26 @@ def test_models_lists_what_is_compared(demo: Platform) -> None:
     assert "first champion" in listed
     assert re.search("micro_whisper +whisper +enabled", listed)
     assert re.search("whisper_large_v3_turbo +whisper +disabled", listed)
+
+
+def test_compare_says_who_hears_better_and_where(demo: Platform) -> None:
+    shown = demo.must(*COMPARE)
+    totals = {row.split()[3]: row.split() for row in shown.splitlines() if "all of them" in row}
+    pocketsphinx, micro = (
+        {vocabulary: float(row[at].rstrip("%")) for vocabulary, row in totals.items()} for at in (5, 6)
+    )
+    assert micro["micro_whisper"] <= 2.0 < pocketsphinx["micro_whisper"]
+    assert pocketsphinx["open"] <= 5.0 < micro["open"]
+    assert "silent.mp4" not in shown
+
+
+def test_compare_takes_references_of_ones_own(demo: Platform, tmp_path: Path) -> None:
+    (tmp_path / "said.json").write_text(
+        json.dumps({"school.mp4": {"words": [{"word": "please", "start_s": 0.2}]}})
+    )
+    shown = demo.must(*COMPARE, "--references", str(tmp_path / "said.json"))
+    assert shown.count("school.mp4") == 1
+    assert "market.mp4" not in shown
 
 
 def test_the_environment_takes_paths_and_urls(platform: Platform, tmp_path: Path) -> None:

@@ -23,6 +23,8 @@ GOOD = '[a]\nengine = "pocketsphinx"\nchampion = true\n'
         ('[a]\nengine = "nope"\n', "known engines: pocketsphinx"),
         ("a = 1\n", "not a table"),
         (GOOD + 'colour = "red"\n', "unknown settings"),
+        (GOOD + 'weights = "a/b"\n', "engine pocketsphinx carries its own, so remove weights"),
+        ('[a]\nengine = "whisper"\nchampion = true\n', "engine whisper needs some: set weights"),
         (GOOD + "max_window_s = 31\n", "max_window_s: .* less than or equal to 30"),
         (GOOD + "language = 3\n", "language"),
         ('[a]\nengine = "pocketsphinx"\n', "exactly one"),
@@ -51,11 +53,33 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         ({"description": "other"}, False),
         ({"enabled": False}, False),
         ({"name": "other"}, False),
+        ({"weights": "a/b"}, True),
+        ({"weights": "a/b", "revision": "1"}, True),
     ],
 )
 def test_the_fingerprint_covers_what_changes_words(change: dict[str, Any], changes_words: bool) -> None:
     model = ModelVersion("m", "pocketsphinx")
     assert (replace(model, **change).fingerprint != model.fingerprint) is changes_words
+
+
+def test_a_folder_of_weights_is_relative_to_the_file_and_known_by_its_content(tmp_path: Path) -> None:
+    text = '[m]\nengine = "whisper"\nchampion = true\nweights = "./{}"\n'
+    seen = []
+    for name, content in (("one", b"a"), ("two", b"a"), ("three", b"b")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").write_bytes(content)
+        (tmp_path / "models.toml").write_text(text.format(name))
+        model = read_models(tmp_path / "models.toml")["m"]
+        assert model.weights == str(tmp_path / name)
+        seen.append(model.fingerprint)
+    assert seen[0] == seen[1] != seen[2]
+    (tmp_path / "three" / "model.safetensors").write_bytes(b"a")
+    assert model.fingerprint == seen[0]
+
+
+def test_weights_of_the_hub_are_pinned_or_say_that_they_are_not() -> None:
+    for model in read_models(ROOT / "models.toml").values():
+        assert not model.weights or model.weights.startswith("/") or len(model.revision) in (0, 40)
 
 
 def test_a_clone_compares_two_versions_that_truly_differ() -> None:
