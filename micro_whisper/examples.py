@@ -97,10 +97,10 @@ def example(
 def _compose(
     rng: np.random.Generator, bank: Sequence[Sentence], duration_s: Seconds
 ) -> tuple[Floats, list[Placed]]:
-    """Sentences of any voices, one after another; in one window of 25 nobody speaks."""
+    """Sentences of any voices, one after another; in one window of 16 nobody speaks."""
     sound = np.zeros(round(duration_s * SAMPLE_RATE), np.float32)
     placed: list[Placed] = []
-    if rng.random() < 0.04:
+    if rng.random() < 1 / 16:
         return sound, placed
     # A third of the windows holds a few sentences and then nothing, as the last of a recording.
     most = int(rng.integers(1, 5)) if rng.random() < 0.3 else 99
@@ -130,26 +130,43 @@ def _compose(
 
 
 def _worsen(rng: np.random.Generator, sound: Floats, placed: list[Placed]) -> Floats:
-    """Change level and tilt, add noise of several colours, and often pad the end with nothing."""
+    """Change level and tilt, add noise of several kinds, and often pad the end with nothing.
+
+    Where nobody speaks noise may be as loud as speech: it must not pass for it.
+    """
     sound *= 10 ** (rng.uniform(-16, 0) / 20)
     if rng.random() < 0.3:
         sound[1:] -= rng.uniform(-0.5, 0.6) * sound[:-1]
     if rng.random() < 0.8:
-        noise = rng.standard_normal(len(sound), np.float32)
-        colour = rng.random()
-        if colour < 0.3:
-            noise = np.convolve(noise, np.array([0.5, 0.3, 0.2], np.float32), "same")
-        elif colour < 0.5:
-            noise = np.convolve(noise, np.full(16, 0.1, np.float32), "same")
-        elif colour < 0.6:
-            time_s = np.arange(len(sound), dtype=np.float32) / SAMPLE_RATE
-            noise = 0.3 * noise + np.sin(2 * np.pi * np.float32(rng.uniform(40, 400)) * time_s)
-        peak = float(np.abs(sound).max()) or float(rng.choice([0.0, 0.05, 0.3]))
-        sound += noise * np.float32(peak * 10 ** (rng.uniform(-65, -22) / 20))
+        noise = _noise(rng, len(sound))
+        if placed:
+            sound += noise * np.float32(np.abs(sound).max() * 10 ** (rng.uniform(-65, -22) / 20))
+        else:
+            sound += noise * np.float32(10 ** (rng.uniform(-70, -6) / 20))
     if rng.random() < 0.5:
         end_s = (placed[-1].end_s if placed else rng.uniform(0, 4)) + rng.uniform(0.05, 1.0)
         sound[round(end_s * SAMPLE_RATE) :] = 0
     return sound
+
+
+def _noise(rng: np.random.Generator, count: int) -> Floats:
+    """Hiss in three colours, a hum or a tone, clicks: about as strong as a standard normal."""
+    hiss = rng.standard_normal(count, np.float32)
+    kind = rng.random()
+    if kind < 0.2:
+        return np.convolve(hiss, np.array([0.5, 0.3, 0.2], np.float32), "same")
+    if kind < 0.4:
+        return np.convolve(hiss, np.full(16, 0.1, np.float32), "same")
+    if kind < 0.6:
+        time_s = np.arange(count, dtype=np.float32) / SAMPLE_RATE
+        pitch_hz = np.float32(40 * 2 ** rng.uniform(0, 6))
+        strength = np.float32(rng.choice([0.0, 0.02, 0.3]))
+        return strength * hiss + np.sin(2 * np.pi * pitch_hz * time_s)
+    if kind < 0.7:
+        clicks = np.zeros(count, np.float32)
+        clicks[rng.integers(count, size=int(rng.integers(1, 80)))] = rng.uniform(1, 8)
+        return clicks
+    return hiss
 
 
 def _prompt(rng: np.random.Generator, bank: Sequence[Sentence], tokens: Tokens) -> list[int]:
@@ -241,7 +258,7 @@ def collate(examples: Sequence[Example], offsets: Sequence[int], tokens: Tokens)
         labels[row, : len(made.labels)] = made.labels
         for position, span in enumerate(made.spans):
             if span is not None and span[0] * FRAMES_PER_S < width:
-                first = int(span[0] * FRAMES_PER_S)
+                first = min(round(span[0] * FRAMES_PER_S), width - 1)
                 last = min(width, max(first + 1, round(span[1] * FRAMES_PER_S)))
                 gaze[row, position, first:last] = 1 / (last - first)
     sound, frames = (np.stack([getattr(made, part) for made in examples]) for part in ("samples", "frames"))

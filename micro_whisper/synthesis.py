@@ -183,6 +183,7 @@ class Espeak:
         """
         lib = self._lib
         lib.espeak_SetVoiceByName(self._voice)
+        lib.espeak_ng_SetRandSeed(1)  # some voices hiss by chance; by default another one in each process
         lib.espeak_SetParameter(_RATE, round(160 / stretch), 0)
         lib.espeak_SetParameter(_PITCH, pitch, 0)
         sound: list[Samples] = []

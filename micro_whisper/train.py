@@ -33,7 +33,7 @@ from micro_whisper.vocabulary import WORDS, held_out, sentence
 from speech.types import SAMPLE_RATE
 
 BUILD = Path(__file__).with_name("build")
-FLITE_SENTENCES, ESPEAK_SENTENCES = 4000, 5000
+FLITE_SENTENCES, ESPEAK_SENTENCES = 7000, 5000
 
 
 class Stage(NamedTuple):
@@ -49,8 +49,8 @@ class Stage(NamedTuple):
 # an encoder that sees a few seconds, which takes half the time, then as it will be used.
 STAGES = (
     Stage(5, 16, 1200, (1,)),
-    Stage(30, 4, 3200, (6, 5, 4, 3)),
-    Stage(30, 4, 900, (3, 2, 1, 1, 1, 1)),
+    Stage(30, 4, 6000, (6, 5, 4, 3)),
+    Stage(30, 4, 1000, (3, 2, 1, 1, 1, 1)),
 )
 LEARNING_RATE, WARM_UP, WEIGHT_DECAY = 2e-3, 150, 0.01
 STAMP_SIGMA = 2.0  # frames by which a timestamp may be off, in its soft target

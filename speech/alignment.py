@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 
-SILENCE = 0.1
+SILENCE = 0.2
 """A frame that a token looks at less than this share of its own peak is not its sound."""
 _FLOOR = 1e-3  # of a token's peak: what is below is all the same
 _PEAK_FRAMES = 5  # a token's peak is the mean of its highest frames: 0.1 s of speech
