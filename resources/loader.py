@@ -21,6 +21,7 @@ from resources.published import (
     ExtractedBatch,
     ExtractedVideo,
     PublishedTranscripts,
+    TranscriptsHead,
 )
 from resources.store import Store, StoredObject
 from speech.errors import StoreError
@@ -133,6 +134,8 @@ class Loader:
 
     def _load_transcripts(self, keys: list[str]) -> None:
         published = [self._present(key, PublishedTranscripts.read(self._store, key)) for key in keys]
+        for transcripts in published:
+            self._sweep(transcripts.head)
         self._incoming(
             [
                 outcome.model_dump()
@@ -170,6 +173,12 @@ class Loader:
             """
         )
         self._db.execute("INSERT INTO transcripts BY NAME SELECT * FROM incoming")
+
+    def _sweep(self, head: TranscriptsHead) -> None:
+        """Delete what a step leaves that is killed between publishing its batch and tidying up."""
+        folder = layout.unfinished(head.model, head.batch)
+        for leftover in list(self._store.list(f"{folder}/{head.fingerprint}")):
+            self._store.delete(leftover.key)
 
     def _load_attempts(self, keys: list[str]) -> None:
         batches = [self._present(key, AttemptsBatch.read(self._store, key)) for key in keys]
