@@ -162,12 +162,10 @@ def models() -> None:
     """List the model versions of models.toml."""
     shown = table("model", "engine", "state", "fingerprint", "description")
     versions = SpeechModels.of(Settings.from_env())
-    enabled = {model.name for model in versions.enabled}
     for model in versions.all.values():
-        state = "enabled" if model.name in enabled else "disabled"
-        if model.name == versions.first_champion:
-            state = "first champion"
-        fingerprint = model.fingerprint[:12] if model.name in enabled else "-"
+        state = versions.state(model)
+        # Of one that is not wanted here the package, and with it its version, may be missing.
+        fingerprint = "-" if state == "disabled" else model.fingerprint[:12]
         shown.add_row(model.name, model.engine, state, fingerprint, model.description)
     out.print(shown)
 

@@ -88,8 +88,7 @@ class BatchTranscription:
         )
         published = PublishedTranscripts.build(head, videos)
         self.store.put(self.key, published.encode())
-        for leftover in list(self.store.list(layout.unfinished(self.model.name, self.batch))):
-            self.store.delete(leftover.key)
+        self.store.delete_below(layout.unfinished(self.model.name, self.batch))
         return published
 
     def _recordings(self, video_ids: Iterable[str]) -> Iterator[Recording]:

@@ -177,8 +177,7 @@ class Loader:
     def _sweep(self, head: TranscriptsHead) -> None:
         """Delete what a step leaves that is killed between publishing its batch and tidying up."""
         folder = layout.unfinished(head.model, head.batch)
-        for leftover in list(self._store.list(f"{folder}/{head.fingerprint}")):
-            self._store.delete(leftover.key)
+        self._store.delete_below(f"{folder}/{head.fingerprint}")
 
     def _load_attempts(self, keys: list[str]) -> None:
         batches = [self._present(key, AttemptsBatch.read(self._store, key)) for key in keys]

@@ -51,6 +51,12 @@ class SpeechModels(ConfigurableResource[Any]):
         """The champion of an empty warehouse."""
         return self.champion or next(m.name for m in self.all.values() if m.enabled and m.champion)
 
+    def state(self, model: ModelVersion) -> str:
+        """What a version is here, in two words at most."""
+        if model.name == self.first_champion:
+            return "first champion"
+        return "enabled" if model in self.enabled else "disabled"
+
     def get(self, name: str) -> ModelVersion:
         """Raises :class:`~speech.errors.ModelError` for a name that the file does not have."""
         try:

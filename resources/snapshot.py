@@ -18,7 +18,7 @@ from resources import layout
 from resources.settings import local_path
 from resources.store import Store
 from resources.warehouse import LoadReport
-from speech.errors import QueryError, StoreError, WarehouseError
+from speech.errors import QueryError, StoreError, WarehouseError, first_line
 from speech.types import Seconds
 
 KEEP = 3
@@ -90,9 +90,7 @@ def read(store: Store, cache: Path) -> Iterator[duckdb.DuckDBPyConnection]:
         connection = duckdb.connect(path, read_only=True, config=_SANDBOX | {"temp_directory": str(spill)})
         connection.execute("SET TimeZone = 'UTC'; SET lock_configuration = true")
     except duckdb.Error as error:
-        raise WarehouseError(
-            f"{path}: the snapshot cannot be opened: {str(error).splitlines()[0]}"
-        ) from error
+        raise WarehouseError(f"{path}: the snapshot cannot be opened: {first_line(error)}") from error
     with connection:
         yield connection
 

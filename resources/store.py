@@ -17,7 +17,7 @@ from pydantic import Field, PrivateAttr
 from typing_extensions import Buffer
 
 from resources.settings import local_path
-from speech.errors import StoreError
+from speech.errors import StoreError, first_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +106,11 @@ class Store(ConfigurableResource[Any]):
             except FileNotFoundError:
                 return
 
+    def delete_below(self, folder: str) -> None:
+        """Remove every object below a folder."""
+        for found in list(self.list(folder)):
+            self.delete(found.key)
+
     @contextmanager
     def as_local_file(self, key: str) -> Iterator[Path]:
         """The object as a local file: itself in a folder store, else a temporary copy.
@@ -135,9 +140,9 @@ class Store(ConfigurableResource[Any]):
         try:
             yield
         except (BaseError, OSError, ValueError) as error:
-            first_line = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
+            said = first_line(error)
             raise StoreError(
-                f"cannot {what} {self.url}/{key}: {first_line}; check ASR_STORE_URL and its credentials"
+                f"cannot {what} {self.url}/{key}: {said}; check ASR_STORE_URL and its credentials"
             ) from error
 
 

@@ -15,7 +15,7 @@ from tenacity import retry_if_exception, stop_after_delay, wait_fixed
 
 from resources.loader import Loader
 from resources.store import Store
-from speech.errors import WarehouseError
+from speech.errors import WarehouseError, first_line
 
 OBJECTS_PER_TRANSACTION = 256
 """Bounds the memory of a load; 256 batches of 64 one-minute videos are about 2.5 million words."""
@@ -87,7 +87,7 @@ class Warehouse(ConfigurableResource[Any]):
                     "and read with asr sql, which never gets in the way"
                 ) from error
             raise WarehouseError(
-                f"{self.path} cannot be opened as a DuckDB file ({str(error).splitlines()[0]}); "
+                f"{self.path} cannot be opened as a DuckDB file ({first_line(error)}); "
                 "move it away: the next load makes it anew from the store"
             ) from error
         with connection:

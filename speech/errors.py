@@ -15,6 +15,10 @@
 """
 
 from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 
 class Reason(StrEnum):
@@ -100,3 +104,14 @@ class WarehouseError(AsrError):
 
 class QueryError(WarehouseError):
     """A reader's SQL is wrong, or asks for what the sandbox forbids."""
+
+
+def first_line(error: BaseException) -> str:
+    """What another library's error says, for a sentence of our own; its name where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def what_is_wrong(error: "ValidationError") -> str:
+    """Each wrong setting with what is wrong with it."""
+    problems = ((".".join(map(str, problem["loc"])), problem["msg"]) for problem in error.errors())
+    return "; ".join(f"{place}: {message}" for place, message in problems)

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from pydantic import Field, TypeAdapter, ValidationError
 
 from speech.engines import ENGINES
-from speech.errors import ModelError
+from speech.errors import ModelError, what_is_wrong
 from speech.types import Seconds
 from speech.voice import VOICE_VERSION
 from speech.weights import is_folder, weights_identity
@@ -103,8 +103,7 @@ def _entry(path: str | Path, name: str, table: Any) -> ModelVersion:
     try:
         model = _VERSION.validate_python({"name": name, **table})
     except ValidationError as error:
-        wrong = "; ".join(f"{problem['loc'][0]}: {problem['msg']}" for problem in error.errors())
-        raise ModelError(f"{path}: [{name}] is wrong: {wrong}") from error
+        raise ModelError(f"{path}: [{name}] is wrong: {what_is_wrong(error)}") from error
     if ENGINES[model.engine].weights is not bool(model.weights):
         wrong = "carries its own, so remove" if model.weights else "needs some: set"
         raise ModelError(f"{path}: [{name}] is wrong: engine {model.engine} {wrong} weights")

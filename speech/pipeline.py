@@ -60,10 +60,11 @@ class Transcriber:
         self._workers = workers
         self._pool: ProcessPoolExecutor | None = None
         if workers == 1:
-            _ = self._engine  # loaded now, so that what is wrong shows now
+            _ = self.engine  # loaded now, so that what is wrong shows now
 
     @cached_property
-    def _engine(self) -> Engine:
+    def engine(self) -> Engine:
+        """The loaded model, in this process."""
         return load(self.model, self._hardware)
 
     def run(self, recordings: Iterable[Recording]) -> Iterator[Heard]:
@@ -120,7 +121,7 @@ class Transcriber:
         cut = list(windows(samples, self.model.max_window_s))
         segments: list[Segment] = []
         clock = 0.0
-        for window, heard in zip(cut, self._engine.transcribe(cut), strict=True):
+        for window, heard in zip(cut, self.engine.transcribe(cut), strict=True):
             on_timeline: list[Word] = []
             for word in heard:
                 # Milliseconds, so that the same work gives the same bytes on every machine.

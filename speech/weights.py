@@ -6,7 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from speech.errors import ModelError
+from speech.errors import ModelError, first_line
 
 if TYPE_CHECKING:
     from speech.models import ModelVersion
@@ -56,7 +56,7 @@ def _fetched(model: "ModelVersion") -> Path:
             f"model {model.name}: {model.weights!r} is neither a folder nor a model on the hub"
         ) from error
     except (ClientError, OSError) as error:
-        cause = str(error).strip().splitlines()[0]
+        cause = first_line(error)
         if isinstance(error, HfHubHTTPError) and error.response.status_code in (401, 403, 404):
             raise ModelError(
                 f"model {model.name}: the Hugging Face hub has no {wanted} that you may read: check both in "

@@ -20,7 +20,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from speech.alignment import align
 from speech.engines import Hardware
-from speech.errors import EngineError, ModelError
+from speech.errors import EngineError, ModelError, first_line, what_is_wrong
 from speech.models import ModelVersion
 from speech.types import SAMPLE_RATE, Seconds, Window, Word, normalize_word
 from speech.weights import local_weights
@@ -62,7 +62,7 @@ class Whisper:
         try:
             self._options = Options.model_validate(model.options)
         except ValidationError as error:
-            wrong = "; ".join(f"{problem['loc'][0]}: {problem['msg']}" for problem in error.errors())
+            wrong = what_is_wrong(error)
             raise ModelError(f"model {model.name}: its options are wrong: {wrong}") from error
         if hardware.threads:
             torch.set_num_threads(hardware.threads)
@@ -84,7 +84,7 @@ class Whisper:
             torch.empty(0, device=device)
         except (RuntimeError, AssertionError) as error:
             raise ModelError(
-                f"model {self._model.name}: this machine has no device {wanted!r}: {_first_line(error)}"
+                f"model {self._model.name}: this machine has no device {wanted!r}: {first_line(error)}"
             ) from error
         return device
 
@@ -94,12 +94,12 @@ class Whisper:
         try:
             network, processor = _read(folder, self._dtype)
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-            raise self._not_loaded(folder, _first_line(error)) from error
+            raise self._not_loaded(folder, first_line(error)) from error
         try:
             self._network: Any = network.to(self._device).eval()
         except RuntimeError as error:
             raise ModelError(
-                f"model {self._model.name} does not fit on {self._device}: {_first_line(error)}; "
+                f"model {self._model.name} does not fit on {self._device}: {first_line(error)}; "
                 "use fewer workers, or another device"
             ) from error
         self._extract, self._tokenizer = processor.feature_extractor, processor.tokenizer
@@ -147,7 +147,7 @@ class Whisper:
             except RuntimeError as error:  # torch's own
                 remedy = "; set a smaller batch_size" if "out of memory" in str(error) else ""
                 where = f"at {batch[0].start_s:.1f} s on {self._device}"
-                raise EngineError(f"torch failed {where}: {_first_line(error)}{remedy}") from error
+                raise EngineError(f"torch failed {where}: {first_line(error)}{remedy}") from error
             heard += [self._words(window, text) for window, text in zip(batch, written, strict=True)]
         return heard
 
@@ -294,10 +294,6 @@ def _upper_half(config: Any) -> list[tuple[int, int]]:
     """
     layers, heads = config.decoder_layers, config.decoder_attention_heads
     return [(layer, head) for layer in range(layers // 2, layers) for head in range(heads)]
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def load(model: ModelVersion, hardware: Hardware) -> Whisper:

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from micro_whisper.examples import FRAMES_PER_S, Sentence, collate, example
 from micro_whisper.synthesis import SpokenWord
@@ -41,6 +42,25 @@ def bank() -> list[Sentence]:
 def once(words: list[str]) -> list[str]:
     """A word that is said twice in a row cannot be told from one in the frames."""
     return [word for n, word in enumerate(words) if n == 0 or words[n - 1] != word]
+
+
+def test_muons_steps_have_no_large_and_small_directions() -> None:
+    from micro_whisper.muon import Muon, orthogonal
+
+    torch.manual_seed(0)
+    for shape in ((2, 32, 32), (2, 16, 64), (2, 64, 16)):
+        gradients = torch.randn(shape) @ torch.diag(torch.logspace(-1, 1, shape[-1]))
+        moved = orthogonal(gradients)
+        strengths = torch.linalg.svdvals(moved)
+        assert strengths.quantile(0.1) > 0.5  # all but what was nearly nothing
+        assert strengths.max() < 1.3
+        assert (moved * gradients).sum() > 0
+    wanted, weight = torch.randn(8, 8), nn.Parameter(torch.zeros(8, 8))
+    optimizer = Muon([weight], lr=0.05)
+    for _ in range(300):
+        weight.grad = 2 * (weight.detach() - wanted)
+        optimizer.step()
+    torch.testing.assert_close(weight.detach(), wanted, atol=0.1, rtol=0)
 
 
 def test_the_training_pass_is_transformers_own(tokenizer: Any, tokens: Tokens) -> None:

@@ -106,6 +106,18 @@ def test_loading_again_replaces_and_does_not_add(warehouse: Warehouse, store: St
     assert load(warehouse, store).objects == 0
 
 
+def test_a_load_sweeps_what_a_step_left_that_was_killed_while_tidying_up(
+    warehouse: Warehouse, store: Store
+) -> None:
+    video_id = add_batch(store, "a.mp4", "one two")
+    left = layout.unfinished_video("m", "00000001", "f", video_id)
+    under_way = layout.unfinished_video("m", "00000001", "another definition", video_id)
+    for key in (left, under_way):
+        store.put(key, b"{}")
+    load(warehouse, store)
+    assert [store.get(key) for key in (left, under_way)] == [None, b"{}"]
+
+
 def test_a_batch_without_a_single_word_loads(warehouse: Warehouse, store: Store) -> None:
     add_batch(store, "a.mp4", "")
     assert load(warehouse, store).words == 0

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from asr_assets.comparison import read_references
 from speech.engines import Hardware, load
 from speech.errors import ModelError
 from speech.models import ModelVersion, read_models
@@ -27,12 +28,8 @@ ONE = Hardware(threads=1)  # as many tests run side by side as there are cores
 # What the checkpoint of the day may get wrong of its own words; its card says what it shall reach.
 WER = 0.2
 CHECKPOINT = ROOT / "micro_whisper" / "checkpoint"
-REFERENCES: dict[str, Any] = json.loads((ROOT / "samples" / "references.json").read_text())
-KNOWN = [name for name, said in REFERENCES.items() if said["words"] and said["vocabulary"] == "micro_whisper"]
-
-
-def said(name: str) -> list[TimedWord]:
-    return [TimedWord(word["word"], word["start_s"]) for word in REFERENCES[name]["words"]]
+SAID = read_references(ROOT / "samples" / "references.json")
+KNOWN = [name for name, said in SAID.items() if said.vocabulary == "micro_whisper"]
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +42,7 @@ def test_its_own_words_are_heard_and_timed(micro: Transcriber) -> None:
     total = Score()
     for name in KNOWN:
         heard = transcribe_file(micro, SAMPLES / name)
-        total += score(said(name), [TimedWord(word.text, word.start_s) for word in heard.words])
+        total += score(SAID[name].words, [TimedWord(word.text, word.start_s) for word in heard.words])
         assert all(word.timing_source == "cross_attention" for word in heard.words)
         assert all(word.end_s > word.start_s for word in heard.words)
         assert all(0.3 < word.probability <= 1 for word in heard.words)
@@ -63,7 +60,7 @@ def test_the_first_word_of_a_window_does_not_start_with_it(tmp_path: Path) -> No
         lead = np.zeros(round(lead_s * SAMPLE_RATE), np.int16)
         cut.append(Window(np.concatenate([lead, samples_of(SAMPLES / name, tmp_path)]), 0.0))
     for (name, lead_s), words in zip(leads, load(MICRO, ONE).transcribe(cut), strict=True):
-        assert words[0].start_s - lead_s == pytest.approx(said(name)[0].start_s, abs=0.1)
+        assert words[0].start_s - lead_s == pytest.approx(SAID[name].words[0].start_s, abs=0.1)
 
 
 def test_words_do_not_depend_on_the_batch(tmp_path: Path) -> None:
@@ -115,7 +112,7 @@ def test_options_change_how_it_listens_not_what_is_said(options: dict[str, Any],
     cut = [Window(samples_of(SAMPLES / name, tmp_path), 0.0) for name in KNOWN[:2]]
     heard = load(model, ONE).transcribe(cut)
     for name, words in zip(KNOWN[:2], heard, strict=True):
-        assert score(said(name), [TimedWord(word.text, word.start_s) for word in words]).wer < WER
+        assert score(SAID[name].words, [TimedWord(word.text, word.start_s) for word in words]).wer < WER
 
 
 @pytest.mark.parametrize(
@@ -140,7 +137,7 @@ def test_checkpoints_say_different_things_about_themselves(
     cut = [Window(samples_of(SAMPLES / name, tmp_path), 0.0) for name in KNOWN[:2]]
     heard = load(replace(MICRO, weights=str(folder)), ONE).transcribe(cut)
     for name, words in zip(KNOWN[:2], heard, strict=True):
-        assert score(said(name), [TimedWord(word.text, word.start_s) for word in words]).wer < WER
+        assert score(SAID[name].words, [TimedWord(word.text, word.start_s) for word in words]).wer < WER
 
 
 def test_a_stray_timestamp_does_not_make_it_listen_again(
@@ -162,7 +159,7 @@ def test_a_stray_timestamp_does_not_make_it_listen_again(
         engine._network, "generate", lambda **given: generate(logits_processor=[Stamps()], **given)
     )
     for name, words in zip(KNOWN[:2], engine.transcribe(cut), strict=True):
-        assert len(words) <= len(said(name)) + 2
+        assert len(words) <= len(SAID[name].words) + 2
 
 
 def test_plain_transformers_reads_it(tmp_path: Path) -> None:
@@ -171,7 +168,7 @@ def test_plain_transformers_reads_it(tmp_path: Path) -> None:
     hear = pipeline("automatic-speech-recognition", model=str(CHECKPOINT))
     samples = samples_of(SAMPLES / KNOWN[0], tmp_path).astype(np.float32) / 32768
     text = hear({"raw": samples, "sampling_rate": SAMPLE_RATE}, return_timestamps=True)["text"]
-    assert score(said(KNOWN[0]), [TimedWord(word, 0.0) for word in text.split()]).wer < WER
+    assert score(SAID[KNOWN[0]].words, [TimedWord(word, 0.0) for word in text.split()]).wer < WER
 
 
 def test_ctranslate2_converts_it_and_faster_whisper_hears(tmp_path: Path) -> None:
@@ -184,7 +181,7 @@ def test_ctranslate2_converts_it_and_faster_whisper_hears(tmp_path: Path) -> Non
     samples = samples_of(SAMPLES / KNOWN[0], tmp_path).astype(np.float32) / 32768
     segments, _ = model.transcribe(samples, condition_on_previous_text=False, word_timestamps=True)
     heard = [TimedWord(word.word.strip(), word.start) for segment in segments for word in segment.words]
-    assert score(said(KNOWN[0]), heard).wer < WER
+    assert score(SAID[KNOWN[0]].words, heard).wer < WER
 
 
 def pickled(folder: Path) -> None:
