@@ -29,7 +29,6 @@ from micro_whisper.synthesis import (
     speaker,
 )
 from micro_whisper.vocabulary import held_out, sentence
-from speech.engines import Hardware, load
 from speech.errors import EngineError
 from speech.models import ModelVersion
 from speech.pipeline import Recording, Transcriber
@@ -137,7 +136,6 @@ def evaluate(checkpoint: Path, seed: int) -> list[Line]:
     rng = np.random.default_rng((seed, 2))
     flite = [f"flite/{name}" for name in FLITE_VOICES]
     espeak = [voice for voice in SEEN_VOICES if voice.startswith("espeak/")]
-    engine = load(model, Hardware())
     with Transcriber(model) as transcriber:
         by_flite, first_a = judge(transcriber, [recording(rng, flite, None) for _ in range(100)])
         by_espeak, first_b = judge(transcriber, [recording(rng, espeak, None) for _ in range(100)])
@@ -145,8 +143,8 @@ def evaluate(checkpoint: Path, seed: int) -> list[Line]:
         # As many of flite's four voices as of espeak's many.
         voices = [*flite * (len(espeak) // len(flite)), *espeak]
         long, first_c = judge(transcriber, [recording(rng, voices, 90.0) for _ in range(10)])
-    # Past voice activity, which would keep these from the model.
-    quiet = engine.transcribe([Window(samples, 0.0) for _, samples in quiet_sounds(rng)])
+        # Past voice activity, which would keep these from the model.
+        quiet = transcriber.engine.transcribe([Window(samples, 0.0) for _, samples in quiet_sounds(rng)])
     invented = sum(map(len, quiet))
     sentences = by_flite + by_espeak
     starts = np.abs([*sentences.start_errors_s, *long.start_errors_s])

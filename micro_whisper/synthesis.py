@@ -15,7 +15,7 @@ import numpy as np
 
 from speech.types import SAMPLE_RATE, Samples, Seconds
 
-FLITE_VOICES = ("rms", "slt", "awb", "kal16")
+FLITE_VOICES = ("rms", "slt", "awb")
 # Accents and speakers of espeak; those below are for evaluation alone.
 _ACCENTS = ("en-us", "en", "en-gb-x-rp", "en-us-nyc")
 _SPEAKERS = (
@@ -25,7 +25,7 @@ _SPEAKERS = (
     *("max", "paul", "rob", "shelby", "steph", "victor", "zac"),
 )
 ESPEAK_VOICES = tuple(f"{a}+{s}" if s else a for a in _ACCENTS for s in _SPEAKERS)
-UNSEEN_VOICES = ("espeak/en-us+m7", "espeak/en+f4", "espeak/en-gb-scotland", "flite/kal")
+UNSEEN_VOICES = ("espeak/en-us+m7", "espeak/en+f4", "espeak/en-gb-scotland")
 SEEN_VOICES = (*(f"flite/{v}" for v in FLITE_VOICES), *(f"espeak/{v}" for v in ESPEAK_VOICES))
 
 # flite's paths from a word to its times. A phone has only an end: it starts where the one before

@@ -119,7 +119,7 @@ SAMPLES = (
     Sample("weather.mp4", "libx264", "aac", 48_000, "stereo", *BLUE, "rms", WEATHER),
     Sample("library.mp4", "libx264", "aac", 44_100, "mono", *BROWN, "slt", LIBRARY),
     Sample("street.mkv", "libx264", "libmp3lame", 44_100, "stereo", *RED, "awb", STREET),
-    Sample("station.webm", "libvpx-vp9", "libopus", 48_000, "mono", *GREEN, "kal16", STATION),
+    Sample("station.webm", "libvpx-vp9", "libopus", 48_000, "mono", *GREEN, "rms", STATION),
     Sample("market.mp4", "libx264", "aac", 48_000, "stereo", *BROWN, "rms", MARKET),
     Sample("school.mp4", "libx264", "aac", 44_100, "mono", *BLUE, "slt", SCHOOL),
     Sample("delayed_audio.mp4", "libx264", "aac", 48_000, "mono", *VIOLET, "rms", DELAYED, 1.5),
