@@ -48,6 +48,7 @@ clean:  ## Remove .venv and caches; data and videos stay
 	$(PYTHON) -m venv .venv
 
 .venv/installed: .venv/bin/python pyproject.toml constraints.txt
+	@echo "installing into .venv, about 2 GB; this takes some minutes"
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[whisper]'
 	touch $@
 

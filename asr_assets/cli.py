@@ -245,10 +245,10 @@ def summarize(settings: Settings) -> None:
         shown.add_row(outcome, str(videos), str(words))
     err.print(shown)
     first = SpeechModels.of(settings).first_champion
-    if champion != first:
-        err.print(
-            f"These are {champion}'s words: naming {first} champion counts for an empty warehouse only."
-        )
+    if not champion:
+        err.print(f"There are no current words: {first} is champion once it has published some.")
+    elif champion != first:
+        err.print(f"These are {champion}'s words: naming {first} champion counts for an empty store only.")
 
 
 @contextmanager

@@ -1,14 +1,14 @@
 """Model versions against references: what ``asr compare`` and the demo print."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
+from pydantic import TypeAdapter, ValidationError
 from rich.table import Table
 
 from asr_assets.drawing import printable, table
-from speech.errors import AsrError
+from speech.errors import AsrError, what_is_wrong
 from speech.scoring import Score, TimedWord, score
 
 
@@ -20,24 +20,21 @@ class Reference:
     vocabulary: str = "open"
 
 
+_REFERENCES = TypeAdapter(dict[str, Reference])
+
+
 def read_references(path: Path) -> dict[str, Reference]:
     """References by video key, from a file such as ``samples/references.json``; silent ones left out."""
     try:
-        known = json.loads(path.read_text(encoding="utf-8"))
-        return {
-            key: Reference(
-                tuple(TimedWord(word["word"], word["start_s"]) for word in said["words"]),
-                said.get("vocabulary", "open"),
-            )
-            for key, said in known.items()
-            if said["words"]
-        }
+        known = _REFERENCES.validate_json(path.read_bytes())
     except OSError as error:
         raise AsrError(f"{path}: cannot be read: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except ValidationError as error:
         raise AsrError(
-            f'{path}: is not {{"video key": {{"words": [{{"word": "a", "start_s": 0.1}}, ...]}}}}: {error}'
+            f'{path}: is not {{"video key": {{"words": [{{"word": "a", "start_s": 0.1}}, ...]}}, ...}}: '
+            f"{what_is_wrong(error)}"
         ) from error
+    return {key: reference for key, reference in known.items() if reference.words}
 
 
 def score_videos(
@@ -68,7 +65,7 @@ def score_videos(
 def compare(
     connection: duckdb.DuckDBPyConnection, models: list[str], references: dict[str, Reference]
 ) -> Table:
-    """Word error rate and median start error of each model version, by video and in total.
+    """Word error rate and median start error (of words heard right), by video and in total.
 
     Raises :class:`~speech.errors.AsrError` where they have no video in common to be compared on.
     """
@@ -80,22 +77,18 @@ def compare(
             "no current video has a reference and words of each of these models "
             f"(videos with both: {found}); asr models and asr sql 'from transcripts' say what there is"
         )
-    shown = table(
-        "video", "vocabulary", "words", *(f"WER {m}" for m in models), *(f"start {m}" for m in models)
-    )
+    shown = table("video", "vocabulary", "words", "model", "WER", "start error")
     groups = [({key}, printable(key), references[key].vocabulary) for key in sorted(common)]
     for vocabulary in sorted({references[key].vocabulary for key in common}):
         those = {key for key in common if references[key].vocabulary == vocabulary}
         groups.append((those, "all of them", vocabulary))
     for keys, name, vocabulary in groups:
-        totals = [sum((scores[model][key] for key in sorted(keys)), Score()) for model in models]
-        shown.add_row(
-            name,
-            vocabulary,
-            str(sum(len(references[key].words) for key in keys)),
-            *(f"{total.wer:.1%}" for total in totals),
-            *(milliseconds(total.median_start_error_s) for total in totals),
-        )
+        words = sum(len(references[key].words) for key in keys)
+        about = [name, vocabulary, str(words)]
+        for model in models:
+            total = sum((scores[model][key] for key in sorted(keys)), Score())
+            shown.add_row(*about, model, f"{total.wer:.1%}", milliseconds(total.median_start_error_s))
+            about = ["", "", ""]
     return shown
 
 

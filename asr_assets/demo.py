@@ -34,7 +34,10 @@ def copy_samples(settings: Settings) -> int:
 
 def show(connection: duckdb.DuckDBPyConnection, console: Console) -> None:
     """What was found: every video's end, the two models side by side, and what to type next."""
-    shown = table("video", "outcome", "words", "first words", title="Every video ended as a row")
+    (champion,) = connection.execute("SELECT model_version FROM champion_current").fetchone() or ("nobody",)
+    shown = table(
+        "video", "outcome", "words", "first words", title=f"Every video ended as a row; what {champion} heard"
+    )
     rows = connection.execute(
         """
         SELECT video_key, coalesce(t.reason, t.status), t.words,
@@ -51,10 +54,12 @@ def show(connection: duckdb.DuckDBPyConnection, console: Console) -> None:
 
     console.print(_versions(connection))
     console.print(
-        "micro_whisper knows 83 words and writes them whatever it hears: on the open samples it is lost."
+        "WER: words wrong, of those said. Start error: the median over words heard right. pocketsphinx knows "
+        "many words and hears them badly; micro_whisper knows 83 words and writes them whatever it hears: on "
+        "the open samples it is lost."
     )
     (total,) = connection.execute("SELECT count(*) FROM words_current").fetchone() or (0,)
-    console.print(f"{total} words stand in words_current. Next:")
+    console.print(f"{total} words, those of {champion}, stand in words_current. Next:")
     console.print('  .venv/bin/asr search "the right time"')
     console.print(
         '  .venv/bin/asr sql "select word, start_s, end_s, probability from words_current limit 10"'
@@ -64,8 +69,8 @@ def show(connection: duckdb.DuckDBPyConnection, console: Console) -> None:
 def _versions(connection: duckdb.DuckDBPyConnection) -> Table:
     references = read_references(REFERENCES)
     shown = table(
-        *("model", "WER, known words", "WER, open", "median start error", "times real time"),
-        title="The model versions on the samples",
+        *("model", "WER, micro_whisper", "WER, open", "start error", "times real time"),
+        title="Two model versions heard the same samples, by vocabulary",
     )
     for model, rtfx in connection.execute(
         """

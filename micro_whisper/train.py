@@ -54,8 +54,9 @@ class Stage(NamedTuple):
 # batches learn more in the same time.
 STAGES = (
     Stage(5, 8, 1600, (1,)),
-    Stage(30, 2, 7000, (10, 10, 6, 5)),
-    Stage(30, 2, 1200, (3, 2, 1, 1, 1, 1)),
+    Stage(30, 2, 4400, (10, 10, 6, 5)),
+    Stage(30, 2, 2800, (6, 3, 1, 1)),
+    Stage(30, 2, 1000, (1,)),
 )
 MUON_RATE, ADAM_RATE, WARM_UP, WEIGHT_DECAY = 6e-3, 2e-3, 200, 0.01
 STAMP_SIGMA = 2.0  # frames by which a timestamp may be off, in its soft target

@@ -21,7 +21,12 @@ def champion_log(store: Store) -> NumberedLog[Champion]:
 
 
 def crown_first(store: Store, model: str) -> None:
-    """Make a model version the first champion; nothing happens when there was ever one before."""
+    """Make a model version the first champion; nothing happens when there was ever one before.
+
+    It has to have words: one whose weights never came would leave everybody without any, for good.
+    """
+    if not any(store.list(layout.transcripts_of(model))):
+        return
     log = champion_log(store)
 
     def decide(number: int) -> Champion | None:

@@ -41,9 +41,14 @@ def extracted(batch: str) -> str:
     return f"{EXTRACTED}/batch={batch}.json"
 
 
+def transcripts_of(model: str) -> str:
+    """The folder of all that a model version has published."""
+    return f"{TRANSCRIPTS}/model={model}"
+
+
 def transcripts(model: str, batch: str) -> str:
     """One row a word, the outcome of each video in the file's metadata. Its PUT publishes a batch."""
-    return f"{TRANSCRIPTS}/model={model}/batch={batch}.parquet"
+    return f"{transcripts_of(model)}/batch={batch}.parquet"
 
 
 def attempts(model: str, batch: str, run_id: str) -> str:

@@ -48,7 +48,7 @@ class SpeechModels(ConfigurableResource[Any]):
 
     @property
     def first_champion(self) -> str:
-        """The champion of an empty warehouse."""
+        """The champion of an empty store."""
         return self.champion or next(m.name for m in self.all.values() if m.enabled and m.champion)
 
     def state(self, model: ModelVersion) -> str:

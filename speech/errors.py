@@ -112,6 +112,6 @@ def first_line(error: BaseException) -> str:
 
 
 def what_is_wrong(error: "ValidationError") -> str:
-    """Each wrong setting with what is wrong with it."""
-    problems = ((".".join(map(str, problem["loc"])), problem["msg"]) for problem in error.errors())
-    return "; ".join(f"{place}: {message}" for place, message in problems)
+    """The first few wrong settings, each with what is wrong with it."""
+    problems = ((".".join(map(str, problem["loc"])), problem["msg"]) for problem in error.errors()[:3])
+    return "; ".join(f"{place}: {message}" if place else message for place, message in problems)

@@ -105,8 +105,12 @@ def _entry(path: str | Path, name: str, table: Any) -> ModelVersion:
     except ValidationError as error:
         raise ModelError(f"{path}: [{name}] is wrong: {what_is_wrong(error)}") from error
     if ENGINES[model.engine].weights is not bool(model.weights):
-        wrong = "carries its own, so remove" if model.weights else "needs some: set"
-        raise ModelError(f"{path}: [{name}] is wrong: engine {model.engine} {wrong} weights")
+        wrong = (
+            "has weights, but its engine carries its own: remove them"
+            if model.weights
+            else "lacks weights: a folder (./here), or a repository of the Hugging Face hub and its revision"
+        )
+        raise ModelError(f"{path}: [{name}] {wrong}")
     if is_folder(model.weights):
         beside = Path(path).absolute().parent / Path(model.weights).expanduser()
         model = replace(model, weights=str(beside.resolve()))

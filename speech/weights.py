@@ -32,6 +32,10 @@ def local_weights(model: "ModelVersion") -> Path:
     Raises :class:`~speech.errors.ModelError` when they are not there, or the revision is not pinned.
     """
     folder = Path(model.weights) if is_folder(model.weights) else _fetched(model)
+    if not folder.is_dir():
+        raise ModelError(
+            f"model {model.name}: its weights should be in the folder {folder}, which is not there"
+        )
     if not any(path for pattern in WEIGHTS for path in folder.glob(pattern)):
         raise ModelError(f"model {model.name}: there are no weights as model.safetensors in {folder}")
     return folder
@@ -41,8 +45,10 @@ def _fetched(model: "ModelVersion") -> Path:
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
     from huggingface_hub.errors import HTTPError as ClientError  # type: ignore[attr-defined]  # which client is theirs to choose
+    from huggingface_hub.utils import logging
 
-    wanted = f"{model.weights} at revision {model.revision or 'main'}"
+    wanted = f"{model.weights} at revision {model.revision}" if model.revision else model.weights
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # each failed try would be a line
     try:
         if not _COMMIT.fullmatch(model.revision):
             commit = HfApi().model_info(model.weights, revision=model.revision or None).sha

@@ -59,6 +59,11 @@ class Whisper:
         self._torch: Any = torch
         self._model = model
         self._batch_size = hardware.batch_size
+        known = Options.model_fields.keys()
+        if unknown := model.options.keys() - known:
+            raise ModelError(
+                f"model {model.name}: unknown options {sorted(unknown)}; known: {', '.join(known)}"
+            )
         try:
             self._options = Options.model_validate(model.options)
         except ValidationError as error:
@@ -132,7 +137,9 @@ class Whisper:
                 raise ModelError(f"model {self._model.name} knows English only, not language {language!r}")
             return [start, untimed], {}
         if f"<|{language}|>" not in languages:
-            raise ModelError(f"model {self._model.name} knows no language {language!r}")
+            raise ModelError(
+                f"model {self._model.name} knows no language {language!r}; it is a code such as en or de"
+            )
         task = settings.task_to_id["transcribe"]
         asked = {"language": language, "task": "transcribe"}
         return [start, languages[f"<|{language}|>"], task, untimed], asked

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from resources import layout, snapshot
-from resources.champions import crown_first
+from resources.champions import champion_log, crown_first
 from resources.ingest_log import IngestLog, Video
 from resources.loader import Loader
 from resources.published import (
@@ -116,6 +116,16 @@ def test_a_load_sweeps_what_a_step_left_that_was_killed_while_tidying_up(
         store.put(key, b"{}")
     load(warehouse, store)
     assert [store.get(key) for key in (left, under_way)] == [None, b"{}"]
+
+
+def test_a_model_version_without_words_is_not_made_champion(store: Store) -> None:
+    """Its weights may never come; whoever is named next must still have a chance."""
+    crown_first(store, "out_of_reach")
+    add_batch(store, "a.mp4", "one two")
+    crown_first(store, "out_of_reach")
+    crown_first(store, "m")
+    crown_first(store, "another")
+    assert [champion.model for champion in champion_log(store).read_on()] == ["m"]
 
 
 def test_a_batch_without_a_single_word_loads(warehouse: Warehouse, store: Store) -> None:

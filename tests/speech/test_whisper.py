@@ -25,8 +25,7 @@ pytestmark = pytest.mark.xdist_group("whisper")
 
 MICRO = read_models(ROOT / "models.toml")["micro_whisper"]
 ONE = Hardware(threads=1)  # as many tests run side by side as there are cores
-# What the checkpoint of the day may get wrong of its own words; its card says what it shall reach.
-WER = 0.2
+WER = 0.02  # what it may get wrong of its own words
 CHECKPOINT = ROOT / "micro_whisper" / "checkpoint"
 SAID = read_references(ROOT / "samples" / "references.json")
 KNOWN = [name for name, said in SAID.items() if said.vocabulary == "micro_whisper"]
@@ -223,7 +222,7 @@ def without_generation_settings(folder: Path) -> None:
         (with_a_hole, "lacks weights, model.decoder.layers.2.fc2.weight"),
         (without_tokenizer, "no Whisper checkpoint that can be loaded"),
         (without_generation_settings, "generation_config.json lacks no_timestamps_token_id"),
-        (shutil.rmtree, "no weights as model.safetensors"),
+        (shutil.rmtree, "which is not there"),
     ],
 )
 def test_a_damaged_checkpoint_is_one_sentence(
@@ -243,7 +242,7 @@ def test_a_damaged_checkpoint_is_one_sentence(
 @pytest.mark.parametrize(
     ("change", "hardware", "sentence"),
     [
-        ({"options": {"beam": 3}}, ONE, "its options are wrong: beam: Extra inputs"),
+        ({"options": {"beam": 3}}, ONE, "unknown options ["),
         ({"options": {"precision": "int3"}}, ONE, "its options are wrong: precision"),
         ({"language": "xx"}, ONE, "knows no language 'xx'"),
         ({}, Hardware(device="cuda:7"), "this machine has no device 'cuda:7'"),
@@ -257,7 +256,7 @@ def test_a_wrong_setting_is_one_sentence(change: dict[str, Any], hardware: Hardw
 
 def test_a_worker_that_cannot_load_says_why() -> None:
     broken = ModelVersion("broken", "whisper", weights="/no/such/folder")
-    with Transcriber(broken, workers=2) as two, pytest.raises(ModelError, match="no weights as"):
+    with Transcriber(broken, workers=2) as two, pytest.raises(ModelError, match="which is not there"):
         list(two.run([Recording("a", np.zeros(SAMPLE_RATE, np.int16))]))
 
 
