@@ -6,6 +6,7 @@ cross-attention that training guides. ``tests/micro_whisper`` holds the two equa
 """
 
 import math
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -50,6 +51,13 @@ def new_network(size: int, tokens: Tokens) -> Any:
     with torch.no_grad():
         _initialise(network, tokens)
     return network
+
+
+def read_network(folder: Path) -> Any:
+    """The network of a checkpoint, in float32."""
+    from transformers import WhisperForConditionalGeneration
+
+    return WhisperForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
 
 
 def _initialise(network: Any, tokens: Tokens) -> None:

@@ -1,6 +1,6 @@
 """Train micro_whisper from nothing: synthesise speech, train, write the checkpoint.
 
-Usage (needs flite, ``pip install -e '.[train]'``, and an hour and a half on two cores)::
+Usage (needs flite, ``pip install -e '.[train]'``, and three hours on two cores)::
 
     apt-get install flite
     python -m micro_whisper.train
@@ -13,6 +13,7 @@ import hashlib
 import io
 import math
 import pickle
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -30,14 +31,13 @@ from torch.utils.data import DataLoader, Dataset
 from micro_whisper.examples import FRAMES_PER_S, IGNORED, Batch, Sentence, collate, example
 from micro_whisper.export import export
 from micro_whisper.muon import Muon
-from micro_whisper.network import decode, encode, new_network
+from micro_whisper.network import decode, encode, new_network, read_network
 from micro_whisper.synthesis import ESPEAK_VOICES, FLITE_VOICES, Espeak, speaker
 from micro_whisper.tokenizer import TIMESTAMPS, Tokens, build
 from micro_whisper.vocabulary import WORDS, held_out, sentence
 from speech.types import SAMPLE_RATE
 
 BUILD = Path(__file__).with_name("build")
-FLITE_SENTENCES, ESPEAK_SENTENCES = 7000, 5000
 
 
 class Stage(NamedTuple):
@@ -49,14 +49,35 @@ class Stage(NamedTuple):
     pieces: tuple[int, ...]
 
 
+class Cycle(NamedTuple):
+    """One rise and fall of the learning rate, up to ``peak`` of the highest.
+
+    It starts from the weights that the cycle before it ended with, and hears so many sentences of
+    each synthesiser beside those of the cycles before.
+    """
+
+    flite: int
+    espeak: int
+    peak: float
+    stages: tuple[Stage, ...]
+
+
 # Short windows teach the sound of words, long ones to keep one's place among them: at first with
 # an encoder that sees a few seconds, which takes half the time, then as it will be used. Small
-# batches learn more in the same time.
-STAGES = (
-    Stage(5, 8, 1600, (1,)),
-    Stage(30, 2, 4400, (10, 10, 6, 5)),
-    Stage(30, 2, 2800, (6, 3, 1, 1)),
-    Stage(30, 2, 1000, (1,)),
+# batches learn more in the same time. The second cycle is for espeak's many voices.
+CYCLES = (
+    Cycle(
+        7000,
+        5000,
+        1.0,
+        (
+            Stage(5, 8, 1600, (1,)),
+            Stage(30, 2, 4400, (10, 10, 6, 5)),
+            Stage(30, 2, 2800, (6, 3, 1, 1)),
+            Stage(30, 2, 1000, (1,)),
+        ),
+    ),
+    Cycle(0, 9000, 0.4, (Stage(30, 2, 5000, (3, 1, 1)),)),
 )
 MUON_RATE, ADAM_RATE, WARM_UP, WEIGHT_DECAY = 6e-3, 2e-3, 200, 0.01
 STAMP_SIGMA = 2.0  # frames by which a timestamp may be off, in its soft target
@@ -202,22 +223,27 @@ def optimizers(trainee: Trainee) -> list[torch.optim.Optimizer]:
     ]
 
 
-def learning_rate(step: int, steps: int) -> float:
+def learning_rate(step: int, steps: int, peak: float) -> float:
     """The share of the highest rate: up in a straight line, down along a cosine to a fiftieth."""
-    return min(1.0, (step + 1) / WARM_UP) * (0.51 + 0.49 * math.cos(math.pi * step / steps))
+    return peak * min(1.0, (step + 1) / WARM_UP) * (0.51 + 0.49 * math.cos(math.pi * step / steps))
 
 
 def train(
-    bank: list[Sentence], stages: tuple[Stage, ...], seed: int, state_path: Path, tokenizer: Any
+    bank: list[Sentence], cycle: Cycle, seed: int, state_path: Path, tokenizer: Any, start: Path | None
 ) -> Any:
-    """Train to the end, or from where an earlier run stopped; the trained network."""
+    """Train a cycle to its end, or from where an earlier run stopped; the trained network.
+
+    ``start`` is the checkpoint to begin with; None begins with nothing.
+    """
     tokens = Tokens.of(tokenizer)
     torch.manual_seed(seed)
     trainee = Trainee(len(tokenizer), tokens)
-    batches = Batches(bank, tokens, stages, seed)
+    if start:
+        trainee.network = read_network(start)
+    batches = Batches(bank, tokens, cycle.stages, seed)
     parts: dict[str, Any] = {"trainee": trainee}
     for number, optimizer in enumerate(optimizers(trainee)):
-        schedule = LambdaLR(optimizer, partial(learning_rate, steps=len(batches)))
+        schedule = LambdaLR(optimizer, partial(learning_rate, steps=len(batches), peak=cycle.peak))
         parts |= {f"optimizer {number}": optimizer, f"schedule {number}": schedule}
     done, seconds = 0, 0.0
     if state_path.exists():
@@ -265,21 +291,33 @@ def main(
     """Train micro_whisper from nothing."""
     build_dir.mkdir(parents=True, exist_ok=True)
     tokenizer = build()
-    stages = tuple(stage._replace(steps=round(stage.steps * steps)) for stage in STAGES)
+    bank: list[Sentence] = []
+    start = None
     # What an earlier run left is taken up by one with the very same settings alone.
-    spoken = (seed, FLITE_SENTENCES, ESPEAK_SENTENCES, FLITE_VOICES, ESPEAK_VOICES, WORDS)
-    bank = _once(
-        build_dir / f"speech-{_digest(spoken)}.pickle",
-        lambda: list(synthesise(seed, FLITE_SENTENCES, ESPEAK_SENTENCES)),
-    )
-    hours = sum(len(sentence.samples) for sentence in bank) / SAMPLE_RATE / 3600
-    typer.echo(f"{len(bank)} sentences, {hours:.1f} h of speech")
-    state = build_dir / f"state-{_digest((spoken, stages))}.pt"
-    network = train(bank, stages, seed, state, tokenizer)
+    settings: list[object] = []
+    for number, cycle in enumerate(CYCLES):
+        stages = tuple(stage._replace(steps=math.ceil(stage.steps * steps)) for stage in cycle.stages)
+        cycle_seed = seed + 1000 * number
+        spoken = (cycle_seed, cycle.flite, cycle.espeak, FLITE_VOICES, ESPEAK_VOICES, WORDS)
+        speech = build_dir / f"speech-{_digest(spoken)}.pickle"
+        bank += _once(speech, partial(_spoken, cycle_seed, cycle))
+        hours = sum(len(sentence.samples) for sentence in bank) / SAMPLE_RATE / 3600
+        typer.echo(f"cycle {number + 1}: {len(bank)} sentences, {hours:.1f} h of speech")
+        settings += [spoken, stages, cycle.peak]
+        state, ended = (build_dir / f"{what}-{_digest(settings)}" for what in ("state", "cycle"))
+        if not ended.exists():
+            network = train(bank, cycle._replace(stages=stages), cycle_seed, state, tokenizer, start)
+            export(network, tokenizer, ended.with_suffix(".tmp"))
+            ended.with_suffix(".tmp").rename(ended)
+            state.unlink()
+        start = ended
     checkpoint = build_dir / "checkpoint"
-    export(network, tokenizer, checkpoint)
-    state.unlink()
+    shutil.copytree(ended, checkpoint, dirs_exist_ok=True)
     typer.echo(f"written to {checkpoint}; judge it with python -m micro_whisper.evaluate {checkpoint}")
+
+
+def _spoken(seed: int, cycle: Cycle) -> list[Sentence]:
+    return list(synthesise(seed, cycle.flite, cycle.espeak))
 
 
 def _digest(settings: object) -> str:

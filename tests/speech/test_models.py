@@ -24,7 +24,7 @@ GOOD = '[a]\nengine = "pocketsphinx"\nchampion = true\n'
         ("a = 1\n", "not a table"),
         (GOOD + 'colour = "red"\n', "unknown settings"),
         (GOOD + 'weights = "a/b"\n', "has weights, but its engine carries its own"),
-        ('[a]\nengine = "whisper"\nchampion = true\n', "[a] lacks weights: a folder"),
+        ('[a]\nengine = "whisper"\nchampion = true\n', "lacks weights: a folder"),
         (GOOD + "max_window_s = 31\n", "max_window_s: .* less than or equal to 30"),
         (GOOD + "language = 3\n", "language"),
         ('[a]\nengine = "pocketsphinx"\n', "exactly one"),

@@ -99,7 +99,8 @@ def test_a_pinned_revision_is_fetched_once_and_without_its_pickle(hub: str, tmp_
 def test_an_unpinned_model_is_refused_with_the_line_to_write(hub: str, tmp_path: Path) -> None:
     for revision in ("", "main"):
         done = fetch(tmp_path, revision, HF_ENDPOINT=hub)
-        assert "model m: pin ours/micro to a commit in models.toml" in done.stderr
+        wanted = f"ours/micro at revision {revision}" if revision else "ours/micro"
+        assert f"model m: pin {wanted} to a commit in models.toml" in done.stderr
         assert f'revision = "{COMMIT}"' in done.stderr
 
 
