@@ -162,8 +162,9 @@ def models() -> None:
     """List the model versions of models.toml."""
     shown = table("model", "engine", "state", "fingerprint", "description")
     versions = SpeechModels.of(Settings.from_env())
+    states = versions.states
     for model in versions.all.values():
-        state = versions.state(model)
+        state = states[model.name]
         # Of one that is not wanted here the package, and with it its version, may be missing.
         fingerprint = "-" if state == "disabled" else model.fingerprint[:12]
         shown.add_row(model.name, model.engine, state, fingerprint, model.description)
@@ -239,7 +240,7 @@ def summarize(settings: Settings) -> None:
             GROUP BY ALL ORDER BY ALL
             """
         ).fetchall()
-        (champion,) = connection.execute("SELECT model_version FROM champion_current").fetchone() or ("",)
+        champion = snapshot.champion(connection)
     shown = table("outcome", "videos", "words")
     for outcome, videos, words in rows:
         shown.add_row(outcome, str(videos), str(words))

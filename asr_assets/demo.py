@@ -8,6 +8,7 @@ from rich.table import Table
 
 from asr_assets.comparison import milliseconds, read_references, score_videos
 from asr_assets.drawing import printable, table
+from resources import snapshot
 from resources.settings import HOME, Settings, local_path
 from speech.errors import AsrError
 from speech.scoring import Score
@@ -34,7 +35,7 @@ def copy_samples(settings: Settings) -> int:
 
 def show(connection: duckdb.DuckDBPyConnection, console: Console) -> None:
     """What was found: every video's end, the two models side by side, and what to type next."""
-    (champion,) = connection.execute("SELECT model_version FROM champion_current").fetchone() or ("nobody",)
+    champion = snapshot.champion(connection) or "nobody"
     shown = table(
         "video", "outcome", "words", "first words", title=f"Every video ended as a row; what {champion} heard"
     )

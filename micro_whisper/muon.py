@@ -43,7 +43,9 @@ class Muon(torch.optim.Optimizer):
         """The gradient and the mean of those before it, as Nesterov mixes them."""
         assert matrix.grad is not None
         state = self.state[matrix]
-        mean = state.setdefault("mean", torch.zeros_like(matrix))
+        if not state:
+            state["mean"] = torch.zeros_like(matrix)
+        mean: Tensor = state["mean"]
         mean.lerp_(matrix.grad, 1 - momentum)
         return matrix.grad.lerp(mean, momentum)
 

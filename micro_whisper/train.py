@@ -105,10 +105,10 @@ def synthesise(seed: int, flite: int, espeak: int) -> Iterator[Sentence]:
         yield Sentence(trimmed.samples, trimmed.words)
 
 
-def _once(path: Path, make: Callable[[], list[Sentence]]) -> list[Sentence]:
+def _once(path: Path, make: Callable[[], Iterator[Sentence]]) -> list[Sentence]:
     """Made now, or by an earlier run."""
     if not path.exists():
-        _write(path, pickle.dumps(make()))
+        _write(path, pickle.dumps(list(make())))
     return pickle.loads(path.read_bytes())  # type: ignore[no-any-return]
 
 
@@ -300,7 +300,7 @@ def main(
         cycle_seed = seed + 1000 * number
         spoken = (cycle_seed, cycle.flite, cycle.espeak, FLITE_VOICES, ESPEAK_VOICES, WORDS)
         speech = build_dir / f"speech-{_digest(spoken)}.pickle"
-        bank += _once(speech, partial(_spoken, cycle_seed, cycle))
+        bank += _once(speech, partial(synthesise, cycle_seed, cycle.flite, cycle.espeak))
         hours = sum(len(sentence.samples) for sentence in bank) / SAMPLE_RATE / 3600
         typer.echo(f"cycle {number + 1}: {len(bank)} sentences, {hours:.1f} h of speech")
         settings += [spoken, stages, cycle.peak]
@@ -314,10 +314,6 @@ def main(
     checkpoint = build_dir / "checkpoint"
     shutil.copytree(ended, checkpoint, dirs_exist_ok=True)
     typer.echo(f"written to {checkpoint}; judge it with python -m micro_whisper.evaluate {checkpoint}")
-
-
-def _spoken(seed: int, cycle: Cycle) -> list[Sentence]:
-    return list(synthesise(seed, cycle.flite, cycle.espeak))
 
 
 def _digest(settings: object) -> str:

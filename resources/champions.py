@@ -25,12 +25,10 @@ def crown_first(store: Store, model: str) -> None:
 
     It has to have words: one whose weights never came would leave everybody without any, for good.
     """
-    if not any(store.list(layout.transcripts_of(model))):
-        return
     log = champion_log(store)
 
     def decide(number: int) -> Champion | None:
-        if number > 1:
+        if number > 1 or not any(store.list(layout.transcripts_of(model))):
             return None
         return Champion(number=number, model=model, since=datetime.now(UTC), why="first champion")
 

@@ -51,11 +51,14 @@ class SpeechModels(ConfigurableResource[Any]):
         """The champion of an empty store."""
         return self.champion or next(m.name for m in self.all.values() if m.enabled and m.champion)
 
-    def state(self, model: ModelVersion) -> str:
-        """What a version is here, in two words at most."""
-        if model.name == self.first_champion:
-            return "first champion"
-        return "enabled" if model in self.enabled else "disabled"
+    @property
+    def states(self) -> dict[str, str]:
+        """What each version is here, by name: disabled, enabled or first champion."""
+        return (
+            dict.fromkeys(self.all, "disabled")
+            | {model.name: "enabled" for model in self.enabled}
+            | {self.first_champion: "first champion"}
+        )
 
     def get(self, name: str) -> ModelVersion:
         """Raises :class:`~speech.errors.ModelError` for a name that the file does not have."""

@@ -95,6 +95,12 @@ def read(store: Store, cache: Path) -> Iterator[duckdb.DuckDBPyConnection]:
         yield connection
 
 
+def champion(connection: duckdb.DuckDBPyConnection) -> str:
+    """The model version whose words are the current ones; empty before there is one."""
+    (champion,) = connection.execute("SELECT model_version FROM champion_current").fetchone() or ("",)
+    return str(champion)
+
+
 def query(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.DuckDBPyConnection:
     """Run one SELECT; its rows are fetched from what is returned.
 

@@ -82,7 +82,7 @@ def test_segments_tile_the_words(demo: Platform) -> None:
 
 def test_the_demo_says_what_it_found(demo: Platform) -> None:
     shown = demo.must("demo")
-    assert "stand in words_current" in shown
+    assert "words, those of pocketsphinx, stand in words_current" in shown
     assert "unreadable_media" in shown
     assert "micro_whisper knows 83 words" in shown
 

@@ -242,7 +242,7 @@ def test_a_damaged_checkpoint_is_one_sentence(
 @pytest.mark.parametrize(
     ("change", "hardware", "sentence"),
     [
-        ({"options": {"beam": 3}}, ONE, "unknown options"),
+        ({"options": {"beam": 3}}, ONE, r"unknown options \['beam'\]; known: precision, beams"),
         ({"options": {"precision": "int3"}}, ONE, "its options are wrong: precision"),
         ({"language": "xx"}, ONE, "knows no language 'xx'"),
         ({}, Hardware(device="cuda:7"), "this machine has no device 'cuda:7'"),
