@@ -1,6 +1,6 @@
 """Train micro_whisper from nothing: synthesise speech, train, write the checkpoint.
 
-Usage (needs flite, ``pip install -e '.[train]'``, and three hours on two cores)::
+Usage (needs flite, ``pip install -e '.[train]'``, and three and a half hours on two cores)::
 
     apt-get install flite
     python -m micro_whisper.train
@@ -64,7 +64,8 @@ class Cycle(NamedTuple):
 
 # Short windows teach the sound of words, long ones to keep one's place among them: at first with
 # an encoder that sees a few seconds, which takes half the time, then as it will be used. Small
-# batches learn more in the same time. The second cycle is for espeak's many voices.
+# batches learn more in the same time. The second cycle is for espeak's many voices, the third for
+# sentences that none has said yet.
 CYCLES = (
     Cycle(
         7000,
@@ -78,6 +79,7 @@ CYCLES = (
         ),
     ),
     Cycle(0, 9000, 0.4, (Stage(30, 2, 5000, (3, 1, 1)),)),
+    Cycle(7000, 3000, 0.4, (Stage(30, 2, 3000, (3, 1, 1)),)),
 )
 MUON_RATE, ADAM_RATE, WARM_UP, WEIGHT_DECAY = 6e-3, 2e-3, 200, 0.01
 STAMP_SIGMA = 2.0  # frames by which a timestamp may be off, in its soft target
