@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help install demo dev test lint check-types unit judge lock clean
+.PHONY: help install demo dev test lint check-types unit judge screenshots lock clean
 
 help:  ## What can be made
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*##/\t/'
@@ -31,6 +31,11 @@ unit: .venv/installed-dev
 
 judge: .venv/installed-dev  ## Judge micro_whisper by speech that it was not trained on (needs flite)
 	$(BIN)/python -m micro_whisper.evaluate --out benchmarks/results/micro_whisper.json
+
+screenshots: .venv/installed-dev  ## The pictures of README and docs, from a real run (installs chromium)
+	command -v chromium >/dev/null || (apt-get update -qq && apt-get install -y -qq chromium)
+	$(PIP) install --quiet playwright==1.65.2
+	$(BIN)/python -m docs.screenshots
 
 # torch by hand: with CUDA or without is the machine's choice, and the version must be one with both.
 TORCH := 2.13.0

@@ -10,7 +10,7 @@ from resources.published import ExtractedBatch, PublishedTranscripts
 from resources.warehouse import LoadReport
 
 TRANSCRIPT_CHECKS = {
-    "times_monotonic": "Within a video no word starts before the word before it, or ends before it starts.",
+    "times_monotonic": "No word of a channel starts before the word before it, or ends before it starts.",
     "inside_the_video": "No word starts before its video does or ends after it.",
     "probabilities_in_range": "Every probability is a number in [0, 1].",
     "every_word_timed": "Every word has a start and an end.",
@@ -24,7 +24,8 @@ LOAD_CHECKS = {
 # A millisecond of slack: times are rounded to it, and so is a video's length.
 _OFFENDING = """
 WITH ordered AS (
-    SELECT *, lag(start_s) OVER (PARTITION BY video_id ORDER BY word_index) AS start_before FROM words
+    SELECT *, lag(start_s) OVER (PARTITION BY video_id, channel ORDER BY word_index) AS start_before
+    FROM words
 )
 SELECT
     count(*) FILTER (end_s < start_s OR start_s < start_before) AS times_monotonic,

@@ -79,7 +79,7 @@ def transcribe(
     """Print the words of local files. Nothing is stored."""
     from speech.pipeline import Transcriber, transcribe_file
 
-    if len(files) > 1 and format in (Format.SRT, Format.VTT):
+    if len(files) > 1 and not format.joins:
         raise AsrError(f"{format} is a document of its own for each file: give one file at a time")
     failed = 0
     with Bars(err) as bars:
@@ -92,11 +92,44 @@ def transcribe(
             try:
                 with bars.busy(f"transcribing {file.name}"):
                     transcript = transcribe_file(transcriber, file)
-                typer.echo(format.write(transcript, str(file)))
+                typer.echo(format.write(transcript, str(file)), nl=False)
             except AsrError as error:
                 failed += 1
                 complain(error)
     raise typer.Exit(1 if failed else 0)
+
+
+@app.command()
+def export(
+    out_dir: Annotated[Path, typer.Option("--out", help="The folder to write to")] = Path("exports"),
+    format: Annotated[Format, typer.Option(help="What to write")] = Format.SRT,
+    model: Annotated[str | None, typer.Option(help="A model version; by default the champion")] = None,
+    video: Annotated[str | None, typer.Option(help="Only videos with this in their key")] = None,
+) -> None:
+    """Write the current words as files, one a video."""
+    from asr_assets.exporting import export as write
+
+    shown = table("video", "file", "words")
+    with reading(Settings.from_env()) as connection:
+        for written in write(connection, out_dir, format, model, video):
+            shown.add_row(printable(written.video_key), str(written.path), str(written.words))
+    out.print(shown)
+
+
+@app.command()
+def doctor() -> None:
+    """Look at what is installed and what can be reached; say what is wrong, and what to do."""
+    from asr_assets.doctor import examine
+
+    quiet()
+    shown = table("", "found", "to do")
+    problems = 0
+    with Bars(err) as bars, bars.busy("looking"):
+        for finding in examine(Settings.from_env()):
+            problems += bool(finding.remedy)
+            shown.add_row(*map(printable, finding))
+    out.print(shown)
+    raise typer.Exit(1 if problems else 0)
 
 
 @app.command()

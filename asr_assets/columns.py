@@ -26,7 +26,7 @@ _MEANING = {
     "start_s": "seconds on the video's own timeline",
     "end_s": "seconds on the video's own timeline",
     "probability": "the engine's confidence in [0, 1]; not comparable between model versions",
-    "channel": "NULL when channels were mixed",
+    "channel": "0 left, 1 right where they were heard apart, else NULL",
     "timing_source": "what the times come from",
     "audio_stream": "index of the stream that is transcribed",
     "audio_start_s": "where the sound begins on the video's timeline",

@@ -2,9 +2,10 @@
 
 import socket
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
+from asr_assets.pictures import DrawnVideo, Envelope, mean_probability, name_of, timed_words
 from resources import layout
 from resources.published import (
     Attempt,
@@ -20,20 +21,26 @@ from resources.published import (
 )
 from resources.store import Store
 from speech.errors import EngineError, Reason
-from speech.media import read_flac
+from speech.media import duration_of, read_flac
 from speech.models import ModelVersion
 from speech.pipeline import Heard, Recording, Transcriber
+
+DRAWN = 3  # videos of a batch that its plot shows
 
 
 @dataclass(frozen=True, slots=True)
 class BatchTranscription:
-    """The work, step by step; ``fingerprint`` is the model's, taken once."""
+    """The work, step by step; ``fingerprint`` is the model's, taken once.
+
+    ``envelopes`` keeps, by video, the outline of what was heard now: it is drawn when the batch is done.
+    """
 
     store: Store
     model: ModelVersion
     fingerprint: str
     batch: str
     run_id: str
+    envelopes: dict[str, Envelope] = field(default_factory=dict)
 
     @property
     def key(self) -> str:
@@ -91,10 +98,20 @@ class BatchTranscription:
         self.store.delete_below(layout.unfinished(self.model.name, self.batch))
         return published
 
+    def drawn(self, videos: Sequence[FinishedVideo]) -> list[DrawnVideo]:
+        """The few of the videos heard now whose words are the least sure: worth a look."""
+        heard = [v for v in videos if v.rows and v.outcome.video_id in self.envelopes]
+        return [
+            DrawnVideo(name_of(v), self.envelopes[v.outcome.video_id], timed_words(v))
+            for v in sorted(heard, key=mean_probability)[:DRAWN]
+        ]
+
     def _recordings(self, video_ids: Iterable[str]) -> Iterator[Recording]:
         for video_id in video_ids:
             with self.store.as_local_file(layout.audio(video_id)) as flac:
-                yield Recording(video_id, read_flac(flac))
+                samples = read_flac(flac)
+            self.envelopes[video_id] = Envelope.of(samples, duration_of(samples))
+            yield Recording(video_id, samples)
 
     def _finish(self, heard: Heard) -> FinishedVideo:
         ended_at = datetime.now(UTC)

@@ -15,6 +15,7 @@ from pydantic import Field
 from asr_assets.checks import TRANSCRIPT_CHECKS, check_transcripts, specs
 from asr_assets.columns import WORD_COLUMNS, columns
 from asr_assets.extracted_audio import extracted_audio
+from asr_assets.pictures import batch_table, words_over_sound
 from asr_assets.progress import Progress
 from asr_assets.transcription import BatchTranscription
 from resources import layout
@@ -92,6 +93,8 @@ def transcripts_asset(model: ModelVersion) -> AssetsDefinition:
                 "videos_transcribed_now": len(heard),
                 "rtfx": round(audio_s / seconds, 2) if seconds else None,
                 **Counter(f"videos_{v.outcome.reason or v.outcome.status}" for v in videos),
+                "batch": batch_table(videos),
+                **({"words_over_sound": words_over_sound(rows)} if (rows := work.drawn(videos)) else {}),
             },
             check_results=list(check_transcripts(published, extracted, key)),
         )

@@ -5,6 +5,7 @@ from dagster import AssetExecutionContext, AssetKey, AssetsDefinition, Materiali
 from asr_assets.checks import LOAD_CHECKS, check_load, specs
 from asr_assets.columns import WORD_COLUMNS, columns
 from asr_assets.extracted_audio import extracted_audio
+from asr_assets.pictures import growth
 from asr_assets.progress import Progress
 from asr_assets.transcripts import transcripts_key
 from resources import snapshot
@@ -48,6 +49,7 @@ def word_timings_asset(models: list[str], first_champion: str) -> AssetsDefiniti
                 "objects_loaded": report.objects,
                 "videos": report.videos,
                 "snapshot_published": fresh,
+                **({"over_time": growth(report.growth)} if report.growth else {}),
             },
             check_results=list(check_load(report, WORD_TIMINGS)),
         )

@@ -13,6 +13,9 @@ EXTRACTED = "extracted"
 TRANSCRIPTS = "transcripts"
 ATTEMPTS = "attempts"
 
+PROBES = "probes"
+"""``probes/<random>``: written, read and deleted by ``asr doctor``."""
+
 LATEST_SNAPSHOT = "snapshots/latest.json"
 """Names the newest published copy of the warehouse."""
 
@@ -32,7 +35,7 @@ def probed(batch: str) -> str:
 
 
 def audio(video_id: str) -> str:
-    """16 kHz mono, first sample at 0 of the video's timeline."""
+    """16 kHz, mono or stereo, first sample at 0 of the video's timeline."""
     return f"audio/{video_id}.flac"
 
 

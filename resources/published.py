@@ -236,7 +236,7 @@ def word_rows(video_id: str, transcript: Transcript) -> tuple[Row, ...]:
             word.end_s,
             word.probability,
             transcript.language,
-            None,
+            word.channel,
             None,
             word.timing_source,
         )

@@ -4,6 +4,7 @@ import fcntl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,8 @@ class LoadReport:
     ``warehouse`` names the DuckDB file, ``load`` the newest load that brought anything to it,
     ``ingested_through`` the newest entry of the ingest log in it. ``objects`` counts what this load
     brought; ``words_promised`` is what the published outcomes' own counts add up to, ``videos_unknown``
-    the transcripts of videos that are not there.
+    the transcripts of videos that are not there. ``growth`` is ``(bucket, hours of audio, words)`` by when
+    videos were taken in: by the day, or by the hour while all is younger than two days.
     """
 
     warehouse: str
@@ -41,6 +43,18 @@ class LoadReport:
     words: int
     words_promised: int
     videos_unknown: int
+    growth: list[tuple[datetime, float, int]]
+
+
+_GROWTH = """
+WITH taken_in AS (SELECT video_id, min(observed_at) AS at FROM observations GROUP BY ALL),
+     step AS (SELECT if(max(at) - min(at) < INTERVAL 2 DAYS, 'hour', 'day') AS step FROM taken_in)
+SELECT date_trunc((SELECT step FROM step), at) AS bucket,
+       coalesce(sum(duration_s), 0) / 3600,
+       coalesce(sum((SELECT sum(words) FROM transcripts AS t SEMI JOIN champion_current USING (model_version)
+                     WHERE t.video_id = taken_in.video_id)), 0)::BIGINT
+FROM taken_in JOIN videos USING (video_id) GROUP BY ALL ORDER BY ALL
+"""
 
 
 class Warehouse(ConfigurableResource[Any]):
@@ -129,6 +143,7 @@ class Warehouse(ConfigurableResource[Any]):
                 videos_unknown=loader.number(
                     "SELECT count(*) FROM transcripts ANTI JOIN videos USING (video_id)"
                 ),
+                growth=connection.execute(_GROWTH).fetchall(),
             )
 
 

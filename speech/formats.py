@@ -1,56 +1,87 @@
-"""A transcript as text, JSON, SubRip or WebVTT."""
+"""A transcript as text, JSON, SubRip, WebVTT, TSV, CTM or Parquet."""
 
+import io
 import json
-from collections.abc import Iterator
+from collections.abc import Callable
 from enum import StrEnum
 
-from speech.types import Seconds, Segment, Transcript
+from speech.captions import Caption, captions
+from speech.types import Seconds, Transcript
 
 
-def as_text(transcript: Transcript) -> str:
+def as_text(transcript: Transcript, _: str) -> str:
     """A line per segment."""
     return transcript.text
 
 
 def as_json(transcript: Transcript, name: str) -> str:
     """One line of JSON: each word once, with numeric ``start_s``, ``end_s`` and ``probability``."""
-    words = [
-        {
-            "word": word.text,
-            "start_s": word.start_s,
-            "end_s": word.end_s,
-            "probability": word.probability,
-            "segment_index": index,
-            "timing_source": word.timing_source,
-        }
-        for index, segment in enumerate(transcript.segments)
-        for word in segment.words
-    ]
     document = {
         "file": name,
         "language": transcript.language,
         "duration_s": transcript.duration_s,
-        "words": words,
+        "words": _rows(transcript),
     }
     return json.dumps(document, ensure_ascii=False)
 
 
-def as_srt(transcript: Transcript) -> str:
+def as_srt(transcript: Transcript, _: str) -> str:
     """SubRip: numbered captions, times with a comma."""
-    captions = (
-        f"{number}\n{_clock(caption.start_s, ',')} --> {_clock(caption.end_s, ',')}\n{caption.text}\n"
-        for number, caption in enumerate(_captions(transcript), start=1)
+    shown = (
+        f"{number}\n{_shown_at(caption, ',')}\n{_joined(caption.lines)}\n"
+        for number, caption in enumerate(captions(transcript), start=1)
     )
-    return "\n".join(captions)
+    return "\n".join(shown)
 
 
-def as_vtt(transcript: Transcript) -> str:
+def as_vtt(transcript: Transcript, _: str) -> str:
     """WebVTT, as the HTML track element reads it."""
-    captions = (
-        f"{_clock(caption.start_s, '.')} --> {_clock(caption.end_s, '.')}\n{_escape(caption.text)}\n"
-        for caption in _captions(transcript)
+    shown = (
+        f"{_shown_at(caption, '.')}\n{_escape(_joined(caption.lines))}\n" for caption in captions(transcript)
     )
-    return "\n".join(["WEBVTT\n", *captions])
+    return "\n".join(["WEBVTT\n", *shown])
+
+
+def as_tsv(transcript: Transcript, _: str) -> str:
+    """A header, then a word a line, tabs between its columns."""
+    rows = _rows(transcript)
+    header = list(rows[0]) if rows else ["word", "start_s", "end_s", "probability"]
+    lines = ["\t".join("" if value is None else str(value) for value in row.values()) for row in rows]
+    return "\n".join(["\t".join(header), *lines])
+
+
+def as_ctm(transcript: Transcript, name: str) -> str:
+    """NIST's time-marked conversation: recording, channel (1 or 2), start, length, word, confidence.
+
+    Source: the format of sclite's hypotheses. A name must not hold spaces there: they become ``_``.
+    """
+    recording = "_".join(name.split()) or "-"
+    return "\n".join(
+        f"{recording} {(word.channel or 0) + 1} {word.start_s:.3f} {word.end_s - word.start_s:.3f} "
+        f"{'_'.join(word.text.split())} {word.probability:.4f}"
+        for word in sorted(transcript.words, key=lambda word: (word.channel or 0, word.start_s))
+    )
+
+
+def as_parquet(transcript: Transcript, name: str) -> bytes:
+    """A row a word; the recording's name, language and length in the file's metadata."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    types = {
+        "word": pa.string(),
+        "start_s": pa.float64(),
+        "end_s": pa.float64(),
+        "probability": pa.float64(),
+        "segment_index": pa.int32(),
+        "channel": pa.int32(),
+        "timing_source": pa.string(),
+    }
+    about = {"file": name, "language": transcript.language, "duration_s": str(transcript.duration_s)}
+    schema = pa.schema(types.items(), metadata=about)
+    file = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(_rows(transcript), schema=schema), file)
+    return file.getvalue()
 
 
 class Format(StrEnum):
@@ -60,23 +91,59 @@ class Format(StrEnum):
     JSON = "json"
     SRT = "srt"
     VTT = "vtt"
+    TSV = "tsv"
+    CTM = "ctm"
+    PARQUET = "parquet"
 
-    def write(self, transcript: Transcript, name: str) -> str:
-        """The transcript of the recording of that name in this format."""
-        if self is Format.JSON:
-            return as_json(transcript, name)
-        writers = {Format.TEXT: as_text, Format.SRT: as_srt, Format.VTT: as_vtt}
-        return writers[self](transcript)
+    @property
+    def suffix(self) -> str:
+        """Of its files."""
+        return ".txt" if self is Format.TEXT else f".{self}"
+
+    @property
+    def joins(self) -> bool:
+        """Whether several recordings may be written one after the other."""
+        return self in {Format.TEXT, Format.JSON, Format.CTM}
+
+    def write(self, transcript: Transcript, name: str) -> bytes:
+        """The transcript of the recording of that name in this format; text in UTF-8."""
+        written = _WRITERS[self](transcript, name)
+        return written if isinstance(written, bytes) else f"{written}\n".encode()
 
 
-_CAPTION_WORDS = 14
-"""About two lines of 42 characters, the usual limit of subtitle guidelines."""
+_WRITERS: dict[Format, Callable[[Transcript, str], str | bytes]] = {
+    Format.TEXT: as_text,
+    Format.JSON: as_json,
+    Format.SRT: as_srt,
+    Format.VTT: as_vtt,
+    Format.TSV: as_tsv,
+    Format.CTM: as_ctm,
+    Format.PARQUET: as_parquet,
+}
 
 
-def _captions(transcript: Transcript) -> Iterator[Segment]:
-    for segment in transcript.segments:
-        for first in range(0, len(segment.words), _CAPTION_WORDS):
-            yield Segment(segment.words[first : first + _CAPTION_WORDS])
+def _rows(transcript: Transcript) -> list[dict[str, str | float | int | None]]:
+    return [
+        {
+            "word": word.text,
+            "start_s": word.start_s,
+            "end_s": word.end_s,
+            "probability": word.probability,
+            "segment_index": index,
+            "channel": word.channel,
+            "timing_source": word.timing_source,
+        }
+        for index, segment in enumerate(transcript.segments)
+        for word in segment.words
+    ]
+
+
+def _joined(lines: tuple[str, ...]) -> str:
+    return "\n".join(lines)
+
+
+def _shown_at(caption: Caption, mark: str) -> str:
+    return f"{_clock(caption.start_s, mark)} --> {_clock(caption.end_s, mark)}"
 
 
 def _clock(time_s: Seconds, mark: str) -> str:

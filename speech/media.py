@@ -98,7 +98,8 @@ class MediaInfo:
 class AudioInfo:
     """What decoding found.
 
-    ``duration_s`` is the length of the FLAC, whose first sample stands at 0 of the video's timeline.
+    ``duration_s`` is the length of the FLAC, whose first sample stands at 0 of the video's timeline;
+    ``channels`` is 2 when the audio was stereo, else 1.
     ``decode_errors`` counts packets that gave no audio; ``clock_jumps`` counts places where the
     timestamps made no sense and were bridged.
     """
@@ -106,6 +107,7 @@ class AudioInfo:
     duration_s: Seconds
     decode_errors: int
     clock_jumps: int
+    channels: int = 1
 
 
 class MediaDecoder:
@@ -221,16 +223,26 @@ class MediaDecoder:
 
 
 def read_flac(path: Path) -> Samples:
-    """The samples of a FLAC that :meth:`MediaDecoder.extract` wrote."""
+    """The samples of a FLAC that :meth:`MediaDecoder.extract` wrote: ``(n,)``, or ``(2, n)`` of stereo."""
     import av
 
     with av.open(path, format="flac") as container:
-        chunks = [frame.to_ndarray()[0] for frame in container.decode(audio=0)]
+        channels = container.streams.audio[0].channels
+        chunks = [frame.to_ndarray().reshape(-1, channels) for frame in container.decode(audio=0)]
     if not chunks:
         return np.zeros(0, dtype=np.int16)
-    return np.concatenate(chunks).astype(np.int16, copy=False)
+    samples: Samples = np.concatenate(chunks).astype(np.int16, copy=False).T
+    return samples[0] if channels == 1 else samples
+
+
+def mixed(samples: Samples) -> Samples:
+    """Both sides of stereo as one, ``(n,)``; mono as it is."""
+    if samples.ndim == 1:
+        return samples
+    both: Samples = (samples.sum(axis=0, dtype=np.int32) // 2).astype(np.int16)
+    return both
 
 
 def duration_of(samples: Samples) -> Seconds:
     """Length in seconds."""
-    return len(samples) / SAMPLE_RATE
+    return float(samples.shape[-1] / SAMPLE_RATE)

@@ -42,6 +42,7 @@ CODECS = (
 # always does, a piece cut out of a longer Matroska file too), and players show the first moment as 0.
 ABSOLUTE = "mov"
 
+LAYOUTS = {1: "mono", 2: "stereo"}
 MEMORY_BYTES = 4 << 30
 FILE_BYTES = 4 << 30
 OPEN_FILES = 64
@@ -140,10 +141,14 @@ def probe(container: InputContainer) -> dict[str, Any]:
 
 
 class Timeline:
-    """Puts decoded frames at their place in time: the n-th sample out stands at n / 16 000 s."""
+    """Puts decoded frames at their place in time: the n-th sample out stands at n / 16 000 s.
 
-    def __init__(self, origin_s: Seconds, end_s: Seconds | None) -> None:
+    Samples go out as ``(n, channels)``.
+    """
+
+    def __init__(self, origin_s: Seconds, end_s: Seconds | None, channels: int) -> None:
         self._end_s = end_s
+        self._channels = channels
         self.clock_jumps = 0
         self.written = 0
         self._origin_s = origin_s
@@ -168,12 +173,12 @@ class Timeline:
                 time_s = expected_s
             yield from self._silence_until(time_s)
             self._anchor_s, self._run, self._shape = time_s, 0, shape
-            self._resampler = AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
+            self._resampler = AudioResampler("s16", LAYOUTS[self._channels], SAMPLE_RATE)
         assert self._resampler is not None
         self._run += frame.samples
         frame.pts = None  # the resampler must not second-guess the timeline
         for out in self._resampler.resample(frame):
-            yield from self._emit(out.to_ndarray()[0])
+            yield from self._emit(self._samples_of(out))
 
     def _believable(self, time_s: Seconds, off_s: Seconds) -> bool:
         """Whether sound really pauses until then, or the clock has jumped."""
@@ -185,8 +190,11 @@ class Timeline:
         """What the resampler still holds."""
         if self._resampler is not None:
             for out in self._resampler.resample(None):
-                yield from self._emit(out.to_ndarray()[0])
+                yield from self._emit(self._samples_of(out))
             self._resampler = None
+
+    def _samples_of(self, frame: AudioFrame) -> Samples:
+        return np.asarray(frame.to_ndarray(), np.int16).reshape(-1, self._channels)
 
     def _silence_until(self, time_s: Seconds) -> Iterator[Samples]:
         missing = round(time_s * SAMPLE_RATE) - self.written
@@ -194,7 +202,7 @@ class Timeline:
         while missing > 0:
             size = min(missing, SILENCE_CHUNK)
             missing -= size
-            yield from self._emit(np.zeros(size, dtype=np.int16))
+            yield from self._emit(np.zeros((size, self._channels), dtype=np.int16))
 
     def _emit(self, samples: Samples) -> Iterator[Samples]:
         if self._skip:
@@ -214,17 +222,19 @@ def extract(pipe: Connection, container: InputContainer, flac: str, max_audio_s:
     stream.codec_context.thread_type = "NONE"  # threads make no audio decoder faster, and cost memory
     # A transport stream's length is a guess from the very timestamps that it should judge.
     end_s = None if container.format.name == "mpegts" else duration_of(container)
-    timeline = Timeline(origin_of(container), end_s)
+    # The sides of stereo may be two people; more channels are one scene, and are mixed.
+    channels = 2 if stream.channels == 2 else 1
+    timeline = Timeline(origin_of(container), end_s, channels)
     packets = errors = 0
     with av.open(flac, "w", format="flac", options={"fflags": "+bitexact"}) as output:
-        encoder = output.add_stream("flac", rate=SAMPLE_RATE, layout="mono", format="s16")
+        encoder = output.add_stream("flac", rate=SAMPLE_RATE, layout=LAYOUTS[channels], format="s16")
         encoder.codec_context.flags |= av.codec.context.Flags.bitexact
 
         def write(chunks: Iterator[Samples]) -> None:
             for chunk in chunks:
                 if timeline.written > max_audio_s * SAMPLE_RATE:
                     raise MediaError(Reason.TOO_LONG, f"holds more than {max_audio_s / 3600:.0f} h of audio")
-                frame = AudioFrame.from_ndarray(chunk.reshape(1, -1), format="s16", layout="mono")
+                frame = AudioFrame.from_ndarray(chunk.reshape(1, -1), format="s16", layout=LAYOUTS[channels])
                 frame.sample_rate = SAMPLE_RATE
                 frame.time_base = Fraction(1, SAMPLE_RATE)
                 frame.pts = timeline.written - len(chunk)
@@ -250,6 +260,7 @@ def extract(pipe: Connection, container: InputContainer, flac: str, max_audio_s:
         output.mux(encoder.encode(None))
     return {
         "duration_s": round(timeline.written / SAMPLE_RATE, 3),
+        "channels": channels,
         "decode_errors": errors,
         "clock_jumps": timeline.clock_jumps,
     }

@@ -7,7 +7,7 @@ import tomllib
 from dataclasses import dataclass, field, fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
@@ -27,7 +27,8 @@ class ModelVersion:
 
     ``weights`` is a local folder (``./here``, relative to ``models.toml``, or ``/there``) or a repository
     of the Hugging Face hub, whose ``revision`` is a commit. ``options`` are the engine's own decoding
-    options; ``max_window_s`` is the longest window it is given, in seconds (at most 30).
+    options; ``max_window_s`` is the longest window it is given, in seconds (at most 30). With
+    ``channels = "apart"`` the sides of stereo are heard one after the other: a call with a speaker on each.
     """
 
     name: str
@@ -37,6 +38,7 @@ class ModelVersion:
     weights: str = ""
     revision: str = ""
     language: str = "en"
+    channels: Literal["mixed", "apart"] = "mixed"
     max_window_s: Annotated[Seconds, Field(ge=1.0, le=MAX_WINDOW_S)] = MAX_WINDOW_S
     options: dict[str, Any] = field(default_factory=dict)
     description: str = ""
@@ -57,6 +59,7 @@ class ModelVersion:
             "engine": f"{self.engine} {entry.version}",
             "package": f"{entry.package} {release}",
             "language": self.language,
+            "channels": self.channels,
             "max_window_s": self.max_window_s,
             "options": self.options,
             "voice": VOICE_VERSION,

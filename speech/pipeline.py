@@ -12,24 +12,28 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Self
 
+import numpy as np
+
 from speech.engines import Engine, Hardware, load
 from speech.errors import EngineError, MediaError, ModelError, Reason
-from speech.media import LocalFile, MediaDecoder, duration_of, read_flac
+from speech.media import LocalFile, MediaDecoder, duration_of, mixed, read_flac
 from speech.models import ModelVersion
 from speech.types import Samples, Seconds, Segment, Transcript, Word
 from speech.voice import windows
 
 SEGMENT_PAUSE_S: Seconds = 0.45
 SEGMENT_MAX_S: Seconds = 15.0
+SAME_SOUND = 0.01  # sides whose difference is 20 dB below the louder one are one sound, coded with loss
 _SENTENCE_END = (".", "?", "!", "…")
 
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """The audio of one video."""
+    """The audio of one video: samples ``(n,)``, or ``(2, n)`` of stereo."""
 
     id: str
     samples: Samples
@@ -118,6 +122,14 @@ class Transcriber:
 
     def _transcribe(self, samples: Samples) -> Transcript:
         duration_s = duration_of(samples)
+        if self.model.channels == "mixed" or not _differ(samples):
+            segments = self._segments(mixed(samples), duration_s, None)
+        else:
+            sides = (self._segments(side, duration_s, n) for n, side in enumerate(samples))
+            segments = sorted(chain.from_iterable(sides), key=lambda segment: segment.start_s)
+        return Transcript(self.model.language, duration_s, tuple(segments))
+
+    def _segments(self, samples: Samples, duration_s: Seconds, channel: int | None) -> list[Segment]:
         cut = list(windows(samples, self.model.max_window_s))
         segments: list[Segment] = []
         clock = 0.0
@@ -129,10 +141,10 @@ class Transcriber:
                 end = min(max(round(window.start_s + word.end_s, 3), start), duration_s)
                 clock = start
                 on_timeline.append(
-                    Word(word.text, start, end, round(word.probability, 4), word.timing_source)
+                    Word(word.text, start, end, round(word.probability, 4), word.timing_source, channel)
                 )
             segments.extend(into_segments(on_timeline))
-        return Transcript(self.model.language, duration_s, tuple(segments))
+        return segments
 
 
 _of_worker: tuple[ModelVersion, Hardware]
@@ -160,6 +172,19 @@ def _hear_in_worker(recording: Recording) -> Heard:
         model, hardware = _of_worker
         _in_worker = Transcriber(model, hardware=hardware)
     return _in_worker.hear(recording)
+
+
+def _differ(samples: Samples) -> bool:
+    """Whether these are two sides with something to say of their own, and not one sound twice."""
+    if samples.ndim == 1:
+        return False
+    apart = left_power = right_power = 0.0
+    for first in range(0, samples.shape[1], 1 << 20):  # a long recording as floats is long twice
+        left, right = samples[:, first : first + (1 << 20)].astype(np.float64)
+        apart += np.vdot(left - right, left - right)
+        left_power += np.vdot(left, left)
+        right_power += np.vdot(right, right)
+    return apart > SAME_SOUND * max(left_power, right_power)
 
 
 def into_segments(words: Iterable[Word]) -> Iterator[Segment]:

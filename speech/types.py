@@ -12,7 +12,7 @@ Seconds: TypeAlias = float
 """A time or a length in seconds. On a video's own timeline unless said otherwise."""
 
 Samples: TypeAlias = npt.NDArray[np.int16]
-"""Mono PCM at :data:`SAMPLE_RATE`, shape ``(n,)``."""
+"""PCM at :data:`SAMPLE_RATE`, shape ``(n,)``; where it is said, ``(2, n)`` for the sides of stereo."""
 
 SAMPLE_RATE = 16_000
 """Samples per second of all audio inside the platform."""
@@ -35,7 +35,8 @@ class Word:
     """One spoken word.
 
     ``start_s`` and ``end_s`` are on the video's timeline (inside an engine: on the window's),
-    ``probability`` is in [0, 1], ``timing_source`` says what the times come from.
+    ``probability`` is in [0, 1], ``timing_source`` says what the times come from; ``channel`` is 0 for
+    left and 1 for right where the sides of stereo were heard apart.
     """
 
     text: str
@@ -43,6 +44,7 @@ class Word:
     end_s: Seconds
     probability: float
     timing_source: str
+    channel: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

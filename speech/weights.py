@@ -79,6 +79,18 @@ def _fetched(model: "ModelVersion") -> Path:
         ) from error
 
 
+def hub_reachable() -> str:
+    """Why the hub cannot be reached, in a few words; empty when it can."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HTTPError as ClientError  # type: ignore[attr-defined]
+
+    try:
+        HfApi().model_info("openai/whisper-tiny", timeout=5)
+    except (ClientError, OSError) as error:
+        return first_line(error)
+    return ""
+
+
 def weights_identity(model: "ModelVersion") -> str:
     """What the weights are, for the model's fingerprint: a folder by its content, the hub by its commit."""
     if not is_folder(model.weights):

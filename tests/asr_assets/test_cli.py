@@ -47,6 +47,9 @@ COMPARE = ["compare", "pocketsphinx", "micro_whisper"]
         (["compare", "pocketsphinx", "whisper_tiny"], {}, "pocketsphinx 7, whisper_tiny 0"),
         ([*COMPARE, "--references", "nope.json"], {}, "nope.json: cannot be read"),
         ([*COMPARE, "--references", __file__], {}, "is not {\"video key\""),
+        (["export", "--video", "nope"], {}, "no current video with words"),
+        (["export", "--model", "nope"], {}, "no current video with words"),
+        (["export", "--out", "/proc/nope"], {}, "cannot be written"),
         (["search", ""], {}, "give one word or a phrase"),
         (["search", " ,.! "], {}, "give one word or a phrase"),
         (["search", "nobody says these words"], {}, "nobody says"),
@@ -150,6 +153,38 @@ def test_compare_takes_references_of_ones_own(demo: Platform, tmp_path: Path) ->
     (tmp_path / "said.json").write_text('{"school.mp4": {"words": [{"word": "please", "start_s": "soon"}]}}')
     refused = demo.asr(*COMPARE, "--references", str(tmp_path / "said.json"))
     assert "school.mp4.words.0.start_s: Input should be a valid number" in refused.stderr
+
+
+@pytest.mark.parametrize("form", ["text", "json", "srt", "vtt", "tsv", "ctm", "parquet"])
+def test_export_writes_a_file_for_each_video(demo: Platform, tmp_path: Path, form: str) -> None:
+    shown = demo.must("export", "--format", form, "--out", str(tmp_path / "out"))
+    files = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert len(files) == 7
+    assert files[0].startswith("delayed_audio-")
+    assert all(name in shown for name in files)
+    (one,) = (path for path in (tmp_path / "out").iterdir() if path.name.startswith("delayed"))
+    assert b"picture" in one.read_bytes()
+
+
+def test_export_of_one_video_by_a_challenger(demo: Platform, tmp_path: Path) -> None:
+    where = ("--out", str(tmp_path / "out"), "--video", "school", "--model", "micro_whisper")
+    demo.must("export", *where, "--format", "text")
+    (file,) = (tmp_path / "out").iterdir()
+    assert file.read_text().startswith("please close the green door.\n")
+
+
+def test_doctor_finds_a_clone_well_and_says_what_is_wrong_elsewhere(demo: Platform, tmp_path: Path) -> None:
+    well = demo.must("doctor")
+    for line in ("ffmpeg", "torch", "device", "10 videos", "read and written", "model micro_whisper"):
+        assert line in well
+    models = '[far]\nengine = "whisper"\nchampion = true\nweights = "./nowhere"\n'
+    (tmp_path / "models.toml").write_text(models)
+    ill = {"ASR_MODELS": str(tmp_path / "models.toml"), "ASR_SOURCE_URL": "/no/such/folder"}
+    done = Platform(demo.root, ill).asr("doctor")
+    assert done.returncode == 1
+    assert "/no/such/folder" in done.stdout
+    assert "no weights as model.safetensors" in done.stdout
+    assert "Traceback" not in done.stderr
 
 
 def test_the_environment_takes_paths_and_urls(platform: Platform, tmp_path: Path) -> None:

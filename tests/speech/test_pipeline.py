@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -114,3 +115,28 @@ def test_real_read_speech(tmp_path: Path) -> None:
     assert total.wer <= 0.35
     assert total.median_start_error_s is not None
     assert total.median_start_error_s <= 0.08
+
+
+def test_the_sides_of_stereo_are_heard_apart_when_asked(tmp_path: Path) -> None:
+    """A call: one speaker left, the other right, both at once for a while."""
+    left, right = (samples_of(SAMPLES / name, tmp_path) for name in ("delayed_audio.mp4", "school.mp4"))
+    length = max(map(len, (left, right)))
+    call = np.stack([np.pad(side, (0, length - len(side))) for side in (left, right)])
+    with Transcriber(replace(FAST, channels="apart")) as apart, Transcriber(FAST) as mixing:
+        (heard,) = words(apart, [Recording("call", call)]).values()
+        for number, side in enumerate((left, right)):
+            (alone,) = words(mixing, [Recording("side", side)]).values()
+            of_side = [replace(word, channel=None) for word in heard if word.channel == number]
+            assert [word.text for word in of_side] == [word.text for word in alone]
+            starts = [word.start_s for word in of_side]
+            assert starts == sorted(starts)
+        (mixture,) = words(mixing, [Recording("call", call)]).values()
+        assert {word.channel for word in mixture} == {None}
+        # One sound on both sides is one speaker, not two who say the same.
+        (twice,) = words(apart, [Recording("twice", np.stack([right, right]))]).values()
+        assert {word.channel for word in twice} == {None}
+
+
+def test_stereo_is_kept_and_more_channels_are_mixed(tmp_path: Path) -> None:
+    assert samples_of(SAMPLES / "weather.mp4", tmp_path).shape[0] == 2
+    assert samples_of(SAMPLES / "library.mp4", tmp_path).ndim == 1

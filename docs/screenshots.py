@@ -1,0 +1,102 @@
+"""Take the screenshots of README and docs: Dagster's UI after a real run of the demo, light and dark.
+
+Usage (``make screenshots`` installs what it needs: playwright, and Debian's chromium)::
+
+    python -m docs.screenshots
+"""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+PICTURES = Path(__file__).with_name("pictures")
+THEMES = {"light": "Light", "dark": "Dark"}
+SIZE = {"width": 1280, "height": 800}
+PATIENCE_S = 120.0
+
+
+def main() -> None:
+    """Run the demo in an empty folder, open its UI, and write the pictures."""
+    PICTURES.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as root, demo(Path(root)) as url, browser() as chromium:
+        for theme, name in THEMES.items():
+            page = chromium.new_context(viewport=SIZE, color_scheme=theme, device_scale_factor=1).new_page()
+            page.set_default_timeout(PATIENCE_S * 1000)
+            page.add_init_script(f"localStorage.setItem('theme', {json.dumps(json.dumps(name))})")
+            graph(page, url)
+            page.screenshot(path=PICTURES / f"graph-{theme}.png")
+            transcript(page, url)
+            page.screenshot(path=PICTURES / f"transcript-{theme}.png")
+
+
+def graph(page: Any, url: str) -> None:
+    """The lineage of all assets."""
+    page.goto(f"{url}/locations/asr_platform/asset-groups/default/lineage")
+    page.get_by_text("word_timings").first.wait_for()
+    page.wait_for_timeout(3000)
+
+
+def transcript(page: Any, url: str) -> None:
+    """A batch of transcripts, with its plot."""
+    page.goto(f"{url}/assets/transcripts/pocketsphinx?view=partitions&partition=00000001")
+    plot = page.locator("img[src^='data:image/png']").first
+    plot.wait_for()
+    plot.scroll_into_view_if_needed()
+    if not plot.evaluate("picture => picture.naturalWidth"):
+        raise RuntimeError("the plot is there, but the browser cannot show it")
+    page.wait_for_timeout(1000)
+
+
+@contextmanager
+def demo(root: Path) -> Iterator[str]:
+    """A platform that has run the demo; the address of its UI."""
+    asr = str(Path(sys.executable).with_name("asr"))
+    env = os.environ | {"ASR_SOURCE_URL": str(root / "videos"), "ASR_STORE_URL": str(root / "data")}
+    subprocess.run([asr, "demo"], env=env, check=True, timeout=600)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    with subprocess.Popen([asr, "dev", "--port", str(port)], env=env, start_new_session=True) as ui:
+        try:
+            deadline = time.monotonic() + PATIENCE_S
+            while not listened_to(port):
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"{url} does not answer")
+                time.sleep(1)
+            yield url
+        finally:
+            os.killpg(ui.pid, signal.SIGTERM)
+
+
+def listened_to(port: int) -> bool:
+    """Whether somebody answers there already."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=5):
+            return True
+    except OSError:
+        return False
+
+
+@contextmanager
+def browser() -> Iterator[Any]:
+    """Chromium, as Debian packages it."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=shutil.which("chromium"))
+        yield chromium
+        chromium.close()
+
+
+if __name__ == "__main__":
+    main()
