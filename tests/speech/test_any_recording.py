@@ -1,7 +1,7 @@
 """Any recording: whatever it is wrapped and coded in, its words are the same.
 
 One sample is encoded anew for every row. What is coded without loss must give the very same words
-and times; what loses something may cost as many words as the row says.
+and times; what loses something may cost one word of the 32. (With FFmpeg 8 none of these does.)
 """
 
 from pathlib import Path
@@ -17,7 +17,7 @@ from speech.media import LocalFile, MediaDecoder, read_flac
 from speech.models import read_models
 from speech.pipeline import Transcriber, transcribe_file
 from speech.scoring import TimedWord, score
-from speech.types import SAMPLE_RATE, Samples, Transcript
+from speech.types import SAMPLE_RATE, Samples, Seconds, Transcript
 from tests.conftest import ROOT, SAMPLES
 
 pytestmark = pytest.mark.xdist_group("any_recording")
@@ -25,7 +25,7 @@ MODEL = read_models(ROOT / "models.toml")["micro_whisper"]
 
 
 class Row(NamedTuple):
-    """How one file is written, and the word error rate against the lossless original that it may have."""
+    """How one file is written, and how much later than in the original its words may be: not every container can tell how much silence an encoder put first."""
 
     file: str
     container: str
@@ -34,9 +34,10 @@ class Row(NamedTuple):
     layout: str
     format: str = ""
     picture: bool = False
-    wer: float = 0.0
+    late_s: Seconds = 0.001
 
 
+LOSSY_WER = 1 / 32
 EXACT = [
     Row("16_bit.wav", "wav", "pcm_s16le", 16_000, "mono"),
     Row("24_bit.wav", "wav", "pcm_s24le", 16_000, "stereo", "s32"),
@@ -53,26 +54,26 @@ EXACT = [
 ]
 LOSSY = [
     # Another rate is another sound, if only by a hair.
-    Row("44_khz.wav", "wav", "pcm_s16le", 44_100, "stereo", wer=0.05),
-    Row("96_khz.wav", "wav", "pcm_s24le", 96_000, "stereo", "s32", wer=0.05),
-    Row("surround.wav", "wav", "pcm_s16le", 48_000, "5.1", wer=0.05),
-    Row("surround.flac", "flac", "flac", 48_000, "5.1", "s16", wer=0.05),
-    Row("8_bit.wav", "wav", "pcm_u8", 16_000, "mono", wer=0.2),
-    Row("telephone.wav", "wav", "pcm_mulaw", 8_000, "mono", wer=0.6),
-    Row("music.mp3", "mp3", "libmp3lame", 44_100, "stereo", wer=0.1),
-    Row("low.mp3", "mp3", "libmp3lame", 22_050, "mono", wer=0.2),
-    Row("vorbis.ogg", "ogg", "libvorbis", 44_100, "stereo", wer=0.1),
-    Row("opus.ogg", "ogg", "libopus", 48_000, "mono", wer=0.1),
-    Row("apple.m4a", "ipod", "aac", 44_100, "mono", wer=0.1),
-    Row("raw.aac", "adts", "aac", 44_100, "stereo", wer=0.1),
-    Row("film.mp4", "mp4", "aac", 48_000, "5.1", picture=True, wer=0.1),
-    Row("film.mov", "mov", "aac", 44_100, "stereo", picture=True, wer=0.1),
-    Row("film.mkv", "matroska", "ac3", 48_000, "5.1", picture=True, wer=0.1),
-    Row("film.webm", "webm", "libopus", 48_000, "stereo", picture=True, wer=0.1),
-    Row("film.avi", "avi", "libmp3lame", 44_100, "stereo", picture=True, wer=0.1),
-    Row("broadcast.ts", "mpegts", "mp2", 48_000, "stereo", picture=True, wer=0.1),
-    Row("camera.ts", "mpegts", "aac", 48_000, "stereo", picture=True, wer=0.1),
-    Row("windows.asf", "asf", "wmav2", 44_100, "stereo", picture=True, wer=0.1),
+    Row("44_khz.wav", "wav", "pcm_s16le", 44_100, "stereo"),
+    Row("96_khz.wav", "wav", "pcm_s24le", 96_000, "stereo", "s32"),
+    Row("surround.wav", "wav", "pcm_s16le", 48_000, "5.1"),
+    Row("surround.flac", "flac", "flac", 48_000, "5.1", "s16"),
+    Row("8_bit.wav", "wav", "pcm_u8", 16_000, "mono"),
+    Row("telephone.wav", "wav", "pcm_mulaw", 8_000, "mono"),
+    Row("music.mp3", "mp3", "libmp3lame", 44_100, "stereo"),
+    Row("low.mp3", "mp3", "libmp3lame", 22_050, "mono"),
+    Row("vorbis.ogg", "ogg", "vorbis", 44_100, "stereo"),
+    Row("opus.ogg", "ogg", "libopus", 48_000, "mono"),
+    Row("apple.m4a", "ipod", "aac", 44_100, "mono"),
+    Row("raw.aac", "adts", "aac", 44_100, "stereo", late_s=0.03),
+    Row("film.mp4", "mp4", "aac", 48_000, "5.1", picture=True),
+    Row("film.mov", "mov", "aac", 44_100, "stereo", picture=True),
+    Row("film.mkv", "matroska", "ac3", 48_000, "5.1", picture=True),
+    Row("film.webm", "webm", "libopus", 48_000, "stereo", picture=True),
+    Row("film.avi", "avi", "libmp3lame", 44_100, "stereo", picture=True, late_s=0.03),
+    Row("broadcast.ts", "mpegts", "mp2", 48_000, "stereo", picture=True, late_s=0.03),
+    Row("camera.ts", "mpegts", "aac", 48_000, "stereo", picture=True, late_s=0.03),
+    Row("windows.asf", "asf", "wmav2", 44_100, "stereo", picture=True, late_s=0.05),
 ]
 
 
@@ -99,6 +100,7 @@ def write(path: Path, row: Row, samples: Samples) -> None:
             picture.width, picture.height, picture.pix_fmt = 64, 64, "yuv420p"
         stream: Any = output.add_stream(row.codec, rate=row.rate_hz, layout=row.layout)
         stream.bit_rate = 96_000
+        stream.options = {"strict": "experimental"}  # FFmpeg's own Vorbis, which no library helps here
         if row.format:
             stream.format = row.format
         packets = []
@@ -143,29 +145,30 @@ def test_its_words_are_the_same(
     write(tmp_path / row.file, row, spoken)
     heard = transcribe_file(transcriber, tmp_path / row.file)
     assert heard.duration_s == pytest.approx(original.duration_s, abs=0.15)
-    if not row.wer:
+    if row in EXACT:
         assert heard.words == original.words
     said = [TimedWord(word.text, word.start_s) for word in original.words]
     result = score(said, [TimedWord(word.text, word.start_s) for word in heard.words])
-    assert result.wer <= row.wer
+    assert result.wer <= (0 if row in EXACT else LOSSY_WER)
     assert result.median_start_error_s is not None
-    assert abs(result.median_start_error_s) <= 0.02
+    assert abs(result.median_start_error_s) <= row.late_s
 
 
-def test_of_several_tracks_the_one_with_most_channels_is_heard_and_recorded(
+def test_of_several_tracks_the_one_marked_as_default_is_heard_and_recorded(
     tmp_path: Path, spoken: Samples, original: Transcript, transcriber: Transcriber
 ) -> None:
-    """A commentary in mono, then the film in stereo: a documented choice, and SQL says which."""
+    """A commentary, then the film itself: a documented choice, and SQL says which."""
     path = tmp_path / "film.mkv"
     tracks = [
         (Row("", "", "flac", SAMPLE_RATE, layout, "s16"), samples)
         for layout, samples in (("mono", spoken[::-1].copy()), ("stereo", spoken))
     ]
-    with av.open(str(path), "w", format="matroska") as output:
+    with av.open(str(path), "w", format="matroska", options={"default_mode": "passthrough"}) as output:
         streams: list[Any] = [
             output.add_stream("flac", rate=SAMPLE_RATE, layout=row.layout, format=row.format)
             for row, _ in tracks
         ]
+        streams[1].disposition = av.stream.Disposition.default
         for stream, (row, samples) in zip(streams, tracks, strict=True):
             for packet in encoded(stream, row, samples):
                 output.mux(packet)
