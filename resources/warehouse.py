@@ -47,13 +47,13 @@ class LoadReport:
 
 
 _GROWTH = """
-WITH taken_in AS (SELECT video_id, min(observed_at) AS at FROM observations GROUP BY ALL),
-     step AS (SELECT if(max(at) - min(at) < INTERVAL 2 DAYS, 'hour', 'day') AS step FROM taken_in)
-SELECT date_trunc((SELECT step FROM step), at) AS bucket,
-       coalesce(sum(duration_s), 0) / 3600,
-       coalesce(sum((SELECT sum(words) FROM transcripts AS t SEMI JOIN champion_current USING (model_version)
-                     WHERE t.video_id = taken_in.video_id)), 0)::BIGINT
-FROM taken_in JOIN videos USING (video_id) GROUP BY ALL ORDER BY ALL
+WITH taken_in AS (SELECT video_id, min(observed_at) AS seen_at FROM observations GROUP BY ALL),
+     scale AS (SELECT if(max(seen_at) - min(seen_at) < INTERVAL 2 DAYS, 'hour', 'day') AS step FROM taken_in),
+     spoken AS (SELECT video_id, sum(words) AS words
+                FROM transcripts SEMI JOIN champion_current USING (model_version) GROUP BY ALL)
+SELECT date_trunc((SELECT step FROM scale), seen_at) AS bucket,
+       coalesce(sum(duration_s), 0) / 3600, coalesce(sum(words), 0)::BIGINT
+FROM taken_in JOIN videos USING (video_id) LEFT JOIN spoken USING (video_id) GROUP BY ALL ORDER BY ALL
 """
 
 
