@@ -29,7 +29,8 @@ check-types: .venv/installed-dev
 unit: .venv/installed-dev
 	$(BIN)/pytest -n 2 --dist loadgroup
 
-judge: .venv/installed-dev  ## Judge micro_whisper by speech that it was not trained on (needs flite)
+judge: .venv/installed-dev  ## Judge micro_whisper by speech that it was not trained on (installs flite)
+	ldconfig -p | grep -q libflite_cmu_us_slt || (apt-get update -qq && apt-get install -y -qq flite)
 	$(BIN)/python -m micro_whisper.evaluate --out benchmarks/results/micro_whisper.json
 
 screenshots: .venv/installed-dev  ## The pictures of README and docs, from a real run (installs chromium)
