@@ -25,7 +25,10 @@ MODEL = read_models(ROOT / "models.toml")["micro_whisper"]
 
 
 class Row(NamedTuple):
-    """How one file is written, and how much later than in the original its words may be: not every container can tell how much silence an encoder put first."""
+    """How one file is written, and how much later than in the original its words may be.
+
+    Not every container can tell how much silence an encoder put first.
+    """
 
     file: str
     container: str
