@@ -14,12 +14,12 @@ from resources.models import SpeechModels
 from resources.settings import Settings
 from resources.source import Source
 from resources.store import Store
+from resources.warehouse import Warehouse
 from speech.engines import ENGINES
-from speech.errors import AsrError
-from speech.models import ModelVersion
-from speech.weights import hub_reachable, is_folder, local_weights
+from speech.errors import AsrError, first_line
+from speech.weights import hub_reachable, where_weights_are
 
-PACKAGES = ("dagster", "duckdb", "av", "pocketsphinx", "torch", "transformers")
+PACKAGES = ("dagster", "duckdb", "pyarrow", "obstore", "av", "pocketsphinx", "torch", "transformers")
 
 
 class Finding(NamedTuple):
@@ -35,12 +35,13 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield Finding("python", platform.python_version())
     for package in PACKAGES:
         yield _package(package)
-    yield Finding("ffmpeg", _ffmpeg())
-    yield _device()
-    yield _told("source", settings.source_url, lambda: _source(settings))
-    yield _told("store", settings.store_url, lambda: _store(Store(url=settings.store_url)))
-    yield _told("words", settings.store_url, lambda: _words(Store(url=settings.store_url)))
-    yield _warehouse(settings.warehouse)
+    yield _told("ffmpeg", "", _ffmpeg)
+    yield _told("device", "", _device)
+    yield _told("source", settings.source_url, partial(_source, settings))
+    yield _told("store", settings.store_url, partial(_store, settings))
+    yield _told("words", settings.store_url, partial(_words, settings))
+    yield _told("warehouse", str(settings.warehouse), partial(_warehouse, settings.warehouse))
+    yield _told("hub", "", _hub)
     yield from _models(settings)
 
 
@@ -51,31 +52,36 @@ def _package(name: str) -> Finding:
         return Finding(name, "not installed", "make install brings it")
 
 
+def _told(what: str, at: str, look: Callable[[], str]) -> Finding:
+    """An error of the platform is a sentence, and says what to do."""
+    try:
+        return Finding(what, look())
+    except AsrError as error:
+        return Finding(what, at, str(error))
+    except (ImportError, OSError) as error:  # a package is missing, or was built for another machine
+        return Finding(what, f"{at} {first_line(error)}".strip(), "make install brings what is needed")
+
+
 def _ffmpeg() -> str:
     import av
 
     return f"{av.ffmpeg_version_info}, inside the package av"
 
 
-def _device() -> Finding:
-    try:
-        import torch
-    except ImportError:
-        return Finding("device", "none for engine whisper", "make install brings torch")
+def _device() -> str:
+    import torch
+
     if torch.cuda.is_available():
         names = [torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())]
-        return Finding("device", f"cuda: {', '.join(names)}")
+        return f"cuda: {', '.join(names)}"
     if torch.backends.mps.is_available():
-        return Finding("device", "mps")
-    return Finding("device", f"cpu, {torch.get_num_threads()} threads")
+        return "mps"
+    return f"cpu, {torch.get_num_threads()} threads"
 
 
-def _told(what: str, url: str, look: Callable[[], str]) -> Finding:
-    """An error of the platform is a sentence, and says what to do."""
-    try:
-        return Finding(what, look())
-    except AsrError as error:
-        return Finding(what, url, str(error))
+def _hub() -> str:
+    problem = hub_reachable()
+    return f"out of reach: {problem}" if problem else "in reach"
 
 
 def _source(settings: Settings) -> str:
@@ -83,10 +89,14 @@ def _source(settings: Settings) -> str:
 
     source = Source(url=settings.source_url, s3=S3Resource())
     first = list(islice(source.list(), 1000))
+    if first:
+        with source.open(first[0]) as video:  # who may list may not be allowed to read
+            video.read_at(0, 1)
     return f"{settings.source_url}: {len(first)}{' or more' if len(first) == 1000 else ''} videos"
 
 
-def _store(store: Store) -> str:
+def _store(settings: Settings) -> str:
+    store = Store(url=settings.store_url)
     key = f"{layout.PROBES}/{uuid.uuid4().hex}"
     store.put(key, b"asr doctor was here")
     readable = store.get(key) == b"asr doctor was here"
@@ -98,41 +108,30 @@ def _store(store: Store) -> str:
     return f"{store.url}: read and written"
 
 
-def _words(store: Store) -> str:
-    published = snapshot.latest(store)
+def _words(settings: Settings) -> str:
+    published = snapshot.latest(Store(url=settings.store_url))
     return (
         "none yet: asr run makes them" if published is None else f"snapshot {published.number} is published"
     )
 
 
-def _warehouse(path: Path) -> Finding:
-    where = next(folder for folder in (path.parent, *path.parent.parents) if folder.exists())
-    if path.exists():
-        return Finding("warehouse", f"{path}, {path.stat().st_size / 1e6:.0f} MB")
-    return Finding("warehouse", f"{path}: made by the first load, on {where}")
-
-
-def _weights(model: ModelVersion) -> str:
-    return str(local_weights(model))
+def _warehouse(path: Path) -> str:
+    warehouse = Warehouse(path=str(path), wait_s=5)
+    with warehouse.exclusive():
+        if not path.exists():
+            return f"{path}: made by the first load"
+        with warehouse.connect():
+            return f"{path}, {path.stat().st_size / 1e6:.0f} MB"
 
 
 def _models(settings: Settings) -> Iterator[Finding]:
     try:
-        versions = SpeechModels.of(settings)
-        enabled = versions.enabled
+        enabled = SpeechModels.of(settings).enabled
     except AsrError as error:
         yield Finding("models", str(settings.models), str(error))
         return
-    remote = [m for m in versions.all.values() if m.weights and not is_folder(m.weights)]
-    if remote:
-        problem = hub_reachable()
-        wanted = [m.name for m in enabled if m in remote]
-        remedy = f"{', '.join(wanted)} may need it: set HF_ENDPOINT to a mirror, or weights to a folder"
-        yield Finding(
-            "hub", f"out of reach: {problem}" if problem else "in reach", remedy if problem and wanted else ""
-        )
     for model in enabled:
-        if ENGINES[model.engine].weights and is_folder(model.weights):
-            yield _told(f"model {model.name}", model.weights, partial(_weights, model))
+        if ENGINES[model.engine].weights:
+            yield _told(f"model {model.name}", model.weights, partial(where_weights_are, model))
         else:
-            yield Finding(f"model {model.name}", model.weights or f"inside the package {model.engine}")
+            yield Finding(f"model {model.name}", f"inside the package {model.engine}")

@@ -47,7 +47,7 @@ def export(
         folder.mkdir(parents=True, exist_ok=True)
         for video_id, key, version, language, duration_s in found:
             transcript = read_transcript(connection, video_id, version, language, duration_s)
-            path = folder / f"{_file_name(key)}-{video_id[:8]}{form.suffix}"
+            path = folder / f"{_file_name(key)}-{video_id[:16]}{form.suffix}"
             path.write_bytes(form.write(transcript, key))
             yield Exported(key, path, len(transcript.words))
     except OSError as error:

@@ -1,4 +1,4 @@
-"""extracted_audio: each video's sound as 16 kHz mono FLAC on the video's own timeline."""
+"""extracted_audio: each video's sound as 16 kHz FLAC on the video's own timeline."""
 
 import tempfile
 from pathlib import Path
@@ -24,8 +24,8 @@ from speech.media import MediaDecoder
     kinds={"ffmpeg", "flac"},
     metadata={"dagster/column_schema": columns(*EXTRACTED_COLUMNS)},
     description=(
-        "The sound of each video as FLAC, 16 kHz mono; its first sample stands at the video's first moment, "
-        "however late the audio track begins. Decoded in a child process that may die."
+        "The sound of each video as FLAC, 16 kHz, mono or stereo; its first sample stands at the video's "
+        "first moment, however late the audio track begins. Decoded in a child process that may die."
     ),
 )
 def extracted_audio(context: AssetExecutionContext, source: Source, store: Store) -> MaterializeResult:

@@ -1,14 +1,15 @@
 """Pictures for Dagster's UI: inside the metadata, readable on a light and on a dark page.
 
-They show where words are and how sure the model was, never which: what an event log has once
-taken in cannot be erased from it.
+The UI shows them behind a link beside the other metadata ("Show Markdown"), whatever their size. They show
+where words are and how sure the model was, never which: what an event log has once taken in cannot be erased
+from it.
 """
 
 import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import numpy.typing as npt
 from dagster import MarkdownMetadataValue, MetadataValue, TableMetadataValue, TableRecord
 
 from resources.published import WORD_SCHEMA, FinishedVideo
+from speech.media import duration_of
 from speech.types import Samples, Seconds
 
 if TYPE_CHECKING:
@@ -35,13 +37,13 @@ class Envelope:
     duration_s: Seconds
 
     @classmethod
-    def of(cls, samples: Samples, duration_s: Seconds) -> "Envelope":
+    def of(cls, samples: Samples) -> "Envelope":
         """Of samples ``(n,)`` or ``(2, n)``, where the louder side counts."""
         step = max(1, samples.shape[-1] // POINTS)
         whole = samples.shape[-1] // step * step
         blocks = samples[..., :whole].reshape(*samples.shape[:-1], -1, step)
         peaks = np.maximum(blocks.max(-1).astype(np.float32), -blocks.min(-1).astype(np.float32)) / 32768
-        return cls(peaks if peaks.ndim == 1 else peaks.max(axis=0), duration_s)
+        return cls(peaks if peaks.ndim == 1 else peaks.max(axis=0), duration_of(samples))
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,19 +84,21 @@ def words_over_sound(rows: Sequence[DrawnVideo]) -> MarkdownMetadataValue:
 
 def growth(buckets: Sequence[tuple[datetime, float, int]]) -> MarkdownMetadataValue:
     """Hours of audio and words by when their videos were taken in: ``(bucket, hours, words)``."""
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(WIDTH_IN, 2.6), dpi=DPI, layout="constrained")
-    labels = [f"{when:%m-%d %H:%M}" if when.hour else f"{when:%Y-%m-%d}" for when, _, _ in buckets]
-    columns: tuple[tuple[str, list[float], str], ...] = (
-        ("hours of audio", [hours for _, hours, _ in buckets], BLUE),
-        ("words", [float(words) for *_, words in buckets], ORANGE),
-    )
+    when, hours, words = zip(*buckets, strict=True)
+    # As wide as what they stand for: an hour, or a day.
+    width = timedelta(hours=1) if any(bucket.hour for bucket in when) else timedelta(days=1)
+    columns = (("hours of audio", hours, BLUE), ("words", words, ORANGE))
     for axes, (title, values, colour) in zip(figure.subplots(1, 2), columns, strict=True):
         _plain(axes)
-        axes.bar(range(len(values)), values, color=colour)
-        shown = range(0, len(labels), max(1, len(labels) // 6))
-        axes.set_xticks(list(shown), [labels[n] for n in shown], rotation=20, ha="right")
+        axes.bar(when, values, width=0.9 * width, align="edge", color=colour)
+        locator = AutoDateLocator(maxticks=6)
+        axes.xaxis.set_major_locator(locator)
+        axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+        axes.xaxis.get_offset_text().set_color(GREY)
         axes.set_title(title, loc="left", color=GREY, fontsize=10)
     return _inline(figure, "hours and words over time")
 
@@ -149,7 +153,7 @@ def _plain(axes: "Axes") -> None:
 
 
 def _inline(figure: Any, what: str) -> MarkdownMetadataValue:
-    """As a picture inside the text: the UI shows it where it stands."""
+    """As a picture inside the text, so that nothing has to be served beside the event log."""
     file = io.BytesIO()
     figure.savefig(file, format="png", transparent=True)
     return MetadataValue.md(f"![{what}](data:image/png;base64,{base64.b64encode(file.getvalue()).decode()})")

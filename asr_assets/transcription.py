@@ -2,7 +2,7 @@
 
 import socket
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from asr_assets.pictures import DrawnVideo, Envelope, mean_probability, name_of, timed_words
@@ -21,26 +21,23 @@ from resources.published import (
 )
 from resources.store import Store
 from speech.errors import EngineError, Reason
-from speech.media import duration_of, read_flac
+from speech.media import read_flac
 from speech.models import ModelVersion
 from speech.pipeline import Heard, Recording, Transcriber
+from speech.types import Samples
 
 DRAWN = 3  # videos of a batch that its plot shows
 
 
 @dataclass(frozen=True, slots=True)
 class BatchTranscription:
-    """The work, step by step; ``fingerprint`` is the model's, taken once.
-
-    ``envelopes`` keeps, by video, the outline of what was heard now: it is drawn when the batch is done.
-    """
+    """The work, step by step; ``fingerprint`` is the model's, taken once."""
 
     store: Store
     model: ModelVersion
     fingerprint: str
     batch: str
     run_id: str
-    envelopes: dict[str, Envelope] = field(default_factory=dict)
 
     @property
     def key(self) -> str:
@@ -99,19 +96,20 @@ class BatchTranscription:
         return published
 
     def drawn(self, videos: Sequence[FinishedVideo]) -> list[DrawnVideo]:
-        """The few of the videos heard now whose words are the least sure: worth a look."""
-        heard = [v for v in videos if v.rows and v.outcome.video_id in self.envelopes]
-        return [
-            DrawnVideo(name_of(v), self.envelopes[v.outcome.video_id], timed_words(v))
-            for v in sorted(heard, key=mean_probability)[:DRAWN]
-        ]
+        """The few of the videos whose words are the least sure: worth a look."""
+        doubtful = sorted((video for video in videos if video.rows), key=mean_probability)[:DRAWN]
+        return [DrawnVideo(name_of(v), self._envelope(v.outcome.video_id), timed_words(v)) for v in doubtful]
+
+    def _envelope(self, video_id: str) -> Envelope:
+        return Envelope.of(self._samples(video_id))
 
     def _recordings(self, video_ids: Iterable[str]) -> Iterator[Recording]:
         for video_id in video_ids:
-            with self.store.as_local_file(layout.audio(video_id)) as flac:
-                samples = read_flac(flac)
-            self.envelopes[video_id] = Envelope.of(samples, duration_of(samples))
-            yield Recording(video_id, samples)
+            yield Recording(video_id, self._samples(video_id))
+
+    def _samples(self, video_id: str) -> Samples:
+        with self.store.as_local_file(layout.audio(video_id)) as flac:
+            return read_flac(flac)
 
     def _finish(self, heard: Heard) -> FinishedVideo:
         ended_at = datetime.now(UTC)

@@ -98,7 +98,7 @@ def read(store: Store, cache: Path) -> Iterator[duckdb.DuckDBPyConnection]:
 def champion(connection: duckdb.DuckDBPyConnection) -> str:
     """The model version whose words are the current ones; empty before there is one."""
     (champion,) = connection.execute("SELECT model_version FROM champion_current").fetchone() or ("",)
-    return str(champion)
+    return champion or ""
 
 
 def query(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.DuckDBPyConnection:

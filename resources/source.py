@@ -17,8 +17,8 @@ from speech.errors import SourceUnavailable
 from speech.media import ByteSource
 
 MEDIA_SUFFIXES = (
-    ".mp4 .m4v .mov .mkv .webm .avi .ts .m2ts .mts .mpg .mpeg .flv .wmv .3gp "
-    ".wav .mp3 .m4a .aac .flac .ogg .oga .opus .wma .aiff .aif .caf .amr .ac3"
+    ".mp4 .m4v .mov .mkv .webm .avi .ts .m2ts .mts .mpg .mpeg .flv .wmv .asf .3gp "
+    ".wav .mp3 .m4a .aac .mka .flac .ogg .oga .opus .wma .aiff .aif .caf .amr .ac3"
 )
 
 

@@ -6,10 +6,11 @@ all ways to cut within them the cheapest is taken: best at the end of a sentence
 a comma, and as few captions as possible.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
-from speech.types import Seconds, Transcript, Word
+from speech.types import Seconds, Transcript, Word, ends_sentence
 
 LINE_CHARACTERS = 42
 LINES = 2
@@ -17,7 +18,6 @@ LONGEST_S: Seconds = 7.0
 SHORTEST_S: Seconds = 0.8
 CHARACTERS_PER_S = 17.0
 PAUSE_S: Seconds = 1.0  # nobody wants to read on over a pause like this
-_SENTENCE_ENDS = (".", "?", "!", "\u2026", "\u3002")
 _CLAUSE_ENDS = (",", ";", ":", "\u2013", "\u2014")
 
 
@@ -31,23 +31,32 @@ class Caption:
 
 
 def captions(transcript: Transcript) -> list[Caption]:
-    """All captions, in order; each shown long enough to be read, as far as the next one lets it."""
-    groups = [group for stretch in _stretches(transcript) for group in _cut(stretch)]
-    made = []
-    for number, group in enumerate(groups):
+    """All captions, by their start; each shown long enough to be read, as far as the next one lets it.
+
+    Those of the two sides of stereo may be shown at the same time, as their words were said.
+    """
+    by_channel: dict[int | None, list[Word]] = {}
+    for word in transcript.words:
+        by_channel.setdefault(word.channel, []).append(word)
+    made = (caption for words in by_channel.values() for caption in _of_channel(words, transcript.duration_s))
+    return sorted(made, key=lambda caption: caption.start_s)
+
+
+def _of_channel(words: Sequence[Word], duration_s: Seconds) -> Iterator[Caption]:
+    groups = [group for stretch in _stretches(words) for group in _cut(stretch)]
+    for group, following in zip_longest(groups, groups[1:]):
         lines = _lines([word.text for word in group])
         start, end = group[0].start_s, group[-1].end_s
         wanted = start + max(SHORTEST_S, sum(map(len, lines)) / CHARACTERS_PER_S)
-        after = groups[number + 1][0].start_s if number + 1 < len(groups) else transcript.duration_s
-        made.append(Caption(start, max(end, min(wanted, after)), lines))
-    return made
+        after = following[0].start_s if following else duration_s
+        yield Caption(start, max(end, min(wanted, after)), lines)
 
 
-def _stretches(transcript: Transcript) -> Iterator[list[Word]]:
-    """Words of one channel without a long pause: no caption reaches over their ends."""
+def _stretches(words: Iterable[Word]) -> Iterator[list[Word]]:
+    """Words without a long pause: no caption reaches over their ends."""
     stretch: list[Word] = []
-    for word in (word for segment in transcript.segments for word in segment.words):
-        if stretch and (word.start_s - stretch[-1].end_s > PAUSE_S or word.channel != stretch[-1].channel):
+    for word in words:
+        if stretch and word.start_s - stretch[-1].end_s > PAUSE_S:
             yield stretch
             stretch = []
         stretch.append(word)
@@ -83,8 +92,8 @@ def _cost(words: Sequence[Word], following: Sequence[Word]) -> float:
     if len(words) > 1 and (len(_lines(text.split())) > LINES or length_s > LONGEST_S):
         cost += 1000.0
     cost += max(0.0, len(text) / max(length_s, SHORTEST_S) - CHARACTERS_PER_S) / 4
-    cost += 2.0 * sum(word.text.endswith(_SENTENCE_ENDS) for word in words[:-1])  # a sentence should end one
-    if following and not text.endswith(_SENTENCE_ENDS):
+    cost += 2.0 * sum(ends_sentence(word.text) for word in words[:-1])  # a sentence should end one
+    if following and not ends_sentence(text):
         pause_s = following[0].start_s - words[-1].end_s
         cost += 1.5 if text.endswith(_CLAUSE_ENDS) else max(1.0, 4.0 - 6.0 * pause_s)
     if len(text) < LINE_CHARACTERS / 3:
@@ -100,7 +109,7 @@ def _lines(words: list[str]) -> tuple[str, ...]:
     splits = [(" ".join(words[:n]), " ".join(words[n:])) for n in range(1, len(words))]
     fitting = [split for split in splits if max(map(len, split)) <= LINE_CHARACTERS]
     if fitting:
-        return min(fitting, key=lambda s: (not s[0].endswith(_CLAUSE_ENDS), abs(len(s[1]) - len(s[0]) - 1)))
+        return min(fitting, key=_unevenness)
     lines = [""]
     for word in words:  # more than fits: a single endless word, or a caller that only counts
         joined = f"{lines[-1]} {word}".strip()
@@ -109,3 +118,10 @@ def _lines(words: list[str]) -> tuple[str, ...]:
         else:
             lines.append(word)
     return tuple(lines)
+
+
+def _unevenness(split: tuple[str, str]) -> int:
+    """How uneven two lines are, in characters; that a sentence or a clause ends there is worth some."""
+    upper, lower = split
+    ended = 24 if ends_sentence(upper) else 10 if upper.endswith(_CLAUSE_ENDS) else 0
+    return abs(len(lower) - len(upper) - 1) - ended

@@ -1,5 +1,6 @@
 """A transcript as text, JSON, SubRip, WebVTT, TSV, CTM or Parquet."""
 
+import csv
 import io
 import json
 from collections.abc import Callable
@@ -7,6 +8,8 @@ from enum import StrEnum
 
 from speech.captions import Caption, captions
 from speech.types import Seconds, Transcript
+
+COLUMNS = ("word", "start_s", "end_s", "probability", "segment_index", "channel", "timing_source")
 
 
 def as_text(transcript: Transcript, _: str) -> str:
@@ -43,11 +46,12 @@ def as_vtt(transcript: Transcript, _: str) -> str:
 
 
 def as_tsv(transcript: Transcript, _: str) -> str:
-    """A header, then a word a line, tabs between its columns."""
-    rows = _rows(transcript)
-    header = list(rows[0]) if rows else ["word", "start_s", "end_s", "probability"]
-    lines = ["\t".join("" if value is None else str(value) for value in row.values()) for row in rows]
-    return "\n".join(["\t".join(header), *lines])
+    """A header, then a word a line, tabs between its columns; quoted where a value needs it."""
+    file = io.StringIO()
+    writer = csv.DictWriter(file, COLUMNS, delimiter="\t", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(_rows(transcript))
+    return file.getvalue().removesuffix("\n")
 
 
 def as_ctm(transcript: Transcript, name: str) -> str:
@@ -68,17 +72,9 @@ def as_parquet(transcript: Transcript, name: str) -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    types = {
-        "word": pa.string(),
-        "start_s": pa.float64(),
-        "end_s": pa.float64(),
-        "probability": pa.float64(),
-        "segment_index": pa.int32(),
-        "channel": pa.int32(),
-        "timing_source": pa.string(),
-    }
     about = {"file": name, "language": transcript.language, "duration_s": str(transcript.duration_s)}
-    schema = pa.schema(types.items(), metadata=about)
+    types = (pa.string(), *[pa.float64()] * 3, *[pa.int32()] * 2, pa.string())
+    schema = pa.schema(zip(COLUMNS, types, strict=True), metadata=about)
     file = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(_rows(transcript), schema=schema), file)
     return file.getvalue()
@@ -124,15 +120,21 @@ _WRITERS: dict[Format, Callable[[Transcript, str], str | bytes]] = {
 
 def _rows(transcript: Transcript) -> list[dict[str, str | float | int | None]]:
     return [
-        {
-            "word": word.text,
-            "start_s": word.start_s,
-            "end_s": word.end_s,
-            "probability": word.probability,
-            "segment_index": index,
-            "channel": word.channel,
-            "timing_source": word.timing_source,
-        }
+        dict(
+            zip(
+                COLUMNS,
+                (
+                    word.text,
+                    word.start_s,
+                    word.end_s,
+                    word.probability,
+                    index,
+                    word.channel,
+                    word.timing_source,
+                ),
+                strict=True,
+            )
+        )
         for index, segment in enumerate(transcript.segments)
         for word in segment.words
     ]

@@ -98,8 +98,7 @@ class MediaInfo:
 class AudioInfo:
     """What decoding found.
 
-    ``duration_s`` is the length of the FLAC, whose first sample stands at 0 of the video's timeline;
-    ``channels`` is 2 when the audio was stereo, else 1.
+    ``duration_s`` is the length of the FLAC, whose first sample stands at 0 of the video's timeline.
     ``decode_errors`` counts packets that gave no audio; ``clock_jumps`` counts places where the
     timestamps made no sense and were bridged.
     """
@@ -107,7 +106,6 @@ class AudioInfo:
     duration_s: Seconds
     decode_errors: int
     clock_jumps: int
-    channels: int = 1
 
 
 class MediaDecoder:
@@ -126,7 +124,7 @@ class MediaDecoder:
         return MediaInfo(**self._work({"do": "probe"}, source, name))
 
     def extract(self, source: ByteSource, name: str, flac: Path) -> AudioInfo:
-        """Decode the audio to 16 kHz mono FLAC at ``flac``, on the video's own timeline.
+        """Decode the audio to 16 kHz FLAC at ``flac``, mono or stereo, on the video's own timeline.
 
         Audio that starts late is preceded by silence, gaps in the timestamps are filled, so that a
         sample's position is its time.
@@ -239,7 +237,10 @@ def mixed(samples: Samples) -> Samples:
     """Both sides of stereo as one, ``(n,)``; mono as it is."""
     if samples.ndim == 1:
         return samples
-    both: Samples = (samples.sum(axis=0, dtype=np.int32) // 2).astype(np.int16)
+    both = np.empty(samples.shape[1], np.int16)
+    for first in range(0, len(both), 1 << 20):  # a long recording in 32 bits is long twice
+        block = samples[:, first : first + (1 << 20)]
+        both[first : first + block.shape[1]] = block.sum(axis=0, dtype=np.int32) // 2
     return both
 
 

@@ -96,7 +96,7 @@ def open_media(pipe: Connection, size: int) -> InputContainer:
 
 
 def audio_of(container: InputContainer) -> AudioStream | None:
-    """FFmpeg's choice: the default track, else the one with most channels and bits."""
+    """FFmpeg's choice: the default track, those for the hearing-impaired last, then the highest bit rate."""
     return cast("AudioStream | None", container.streams.best("audio"))
 
 
@@ -260,7 +260,6 @@ def extract(pipe: Connection, container: InputContainer, flac: str, max_audio_s:
         output.mux(encoder.encode(None))
     return {
         "duration_s": round(timeline.written / SAMPLE_RATE, 3),
-        "channels": channels,
         "decode_errors": errors,
         "clock_jumps": timeline.clock_jumps,
     }

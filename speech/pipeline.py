@@ -22,13 +22,12 @@ from speech.engines import Engine, Hardware, load
 from speech.errors import EngineError, MediaError, ModelError, Reason
 from speech.media import LocalFile, MediaDecoder, duration_of, mixed, read_flac
 from speech.models import ModelVersion
-from speech.types import Samples, Seconds, Segment, Transcript, Word
+from speech.types import Samples, Seconds, Segment, Transcript, Word, ends_sentence
 from speech.voice import windows
 
 SEGMENT_PAUSE_S: Seconds = 0.45
 SEGMENT_MAX_S: Seconds = 15.0
-SAME_SOUND = 0.01  # sides whose difference is 20 dB below the louder one are one sound, coded with loss
-_SENTENCE_END = (".", "?", "!", "…")
+SAME_SOUND = 0.01  # of their power, that sides of one sound may differ in when they are coded with loss
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,16 +174,21 @@ def _hear_in_worker(recording: Recording) -> Heard:
 
 
 def _differ(samples: Samples) -> bool:
-    """Whether these are two sides with something to say of their own, and not one sound twice."""
+    """Whether these are two sides with something to say of their own, and not one sound twice.
+
+    One sound that is louder on one side is one sound: the correlation tells. Upside down on one side it
+    would cancel itself out when mixed, and so counts as two.
+    """
     if samples.ndim == 1:
         return False
-    apart = left_power = right_power = 0.0
+    cross = left_power = right_power = 0.0
     for first in range(0, samples.shape[1], 1 << 20):  # a long recording as floats is long twice
         left, right = samples[:, first : first + (1 << 20)].astype(np.float64)
-        apart += np.vdot(left - right, left - right)
+        cross += np.vdot(left, right)
         left_power += np.vdot(left, left)
         right_power += np.vdot(right, right)
-    return apart > SAME_SOUND * max(left_power, right_power)
+    both = left_power * right_power
+    return bool(cross <= 0 or both - cross**2 > SAME_SOUND * both)
 
 
 def into_segments(words: Iterable[Word]) -> Iterator[Segment]:
@@ -192,7 +196,7 @@ def into_segments(words: Iterable[Word]) -> Iterator[Segment]:
     current: list[Word] = []
     for word in words:
         if current and (
-            current[-1].text.endswith(_SENTENCE_END)
+            ends_sentence(current[-1].text)
             or word.start_s - current[-1].end_s > SEGMENT_PAUSE_S
             or word.end_s - current[0].start_s > SEGMENT_MAX_S
         ):

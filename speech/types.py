@@ -30,6 +30,19 @@ def normalize_word(text: str) -> str:
     return _NOT_WORD.sub("", plain).strip("'_")
 
 
+_SENTENCE_ENDS = (".", "?", "!", "\u2026", "\u3002")
+_CLOSING = "\"')]}\u201d\u2019\u00bb"
+
+
+def ends_sentence(text: str) -> bool:
+    """Whether a word is the last of its sentence.
+
+    >>> [ends_sentence(word) for word in ("stop.", 'stop."', "stop,")]
+    [True, True, False]
+    """
+    return text.rstrip(_CLOSING).endswith(_SENTENCE_ENDS)
+
+
 @dataclass(frozen=True, slots=True)
 class Word:
     """One spoken word.

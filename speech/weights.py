@@ -91,6 +91,30 @@ def hub_reachable() -> str:
     return ""
 
 
+def where_weights_are(model: "ModelVersion") -> str:
+    """The folder with the model's files, or that they will be fetched; nothing is fetched now.
+
+    Raises :class:`~speech.errors.ModelError` when loading the model would.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    if is_folder(model.weights):
+        return str(local_weights(model))
+    if not _COMMIT.fullmatch(model.revision):
+        raise ModelError(f"model {model.name}: pin {model.weights} to a commit: set revision in models.toml")
+    try:
+        return snapshot_download(model.weights, revision=model.revision, local_files_only=True)
+    except LocalEntryNotFoundError:
+        problem = hub_reachable()
+    if problem:
+        raise ModelError(
+            f"model {model.name}: not fetched yet, and the Hugging Face hub is out of reach: try again with "
+            "a network, or set HF_ENDPOINT to a mirror, or weights to a folder in models.toml"
+        )
+    return f"{model.weights}, to be fetched from the hub when it is first used"
+
+
 def weights_identity(model: "ModelVersion") -> str:
     """What the weights are, for the model's fingerprint: a folder by its content, the hub by its commit."""
     if not is_folder(model.weights):

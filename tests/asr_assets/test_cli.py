@@ -107,6 +107,12 @@ def test_transcribe_goes_on_after_a_bad_file_and_says_so(demo: Platform) -> None
     assert "please close the green door." in done.stdout
 
 
+def test_a_run_without_videos_says_that_there_are_no_words(platform: Platform) -> None:
+    done = platform.asr("run")
+    assert done.returncode == 0
+    assert "There are no current words: pocketsphinx_fast is champion once" in done.stderr
+
+
 def test_search_finds_a_phrase_with_its_time_and_context(demo: Platform) -> None:
     found = demo.must("search", "The RIGHT time!")
     assert "delayed_audio.mp4" in found

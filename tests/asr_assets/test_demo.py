@@ -1,6 +1,9 @@
 """What asr demo promises, on the samples, through Dagster into SQL."""
 
+import re
+
 import pytest
+from dagster import AssetKey, DagsterInstance
 
 from asr_assets.comparison import read_references
 from speech.scoring import Score, TimedWord, score
@@ -85,6 +88,29 @@ def test_the_demo_says_what_it_found(demo: Platform) -> None:
     assert "words, those of pocketsphinx, stand in words_current" in shown
     assert "unreadable_media" in shown
     assert "micro_whisper knows 83 words" in shown
+
+
+def test_pictures_are_there_and_the_event_log_holds_no_words_and_no_names(demo: Platform) -> None:
+    """What Dagster has once taken in cannot be erased from it."""
+    with DagsterInstance.from_config(str(demo.root / "data" / "dagster")) as instance:
+        shown = instance.get_latest_materialization_event(AssetKey(["transcripts", "pocketsphinx"]))
+        assert shown
+        assert shown.asset_materialization
+        assert {"words_over_sound", "batch"} <= set(shown.asset_materialization.metadata)
+        grown = instance.get_latest_materialization_event(AssetKey("word_timings"))
+        assert grown
+        assert grown.asset_materialization
+        assert "over_time" in grown.asset_materialization.metadata
+    written = "".join(
+        re.sub(r"data:image/png;base64,[\w+/=]+", "", file.read_text("utf-8", "replace"))
+        for file in (demo.root / "data" / "dagster").rglob("*")
+        if file.is_file()
+    )
+    assert "words_over_sound" in written
+    words = demo.sql("SELECT DISTINCT word_normalized FROM words WHERE length(word_normalized) > 6")
+    assert len(words) > 20
+    assert [word for word in words if word in written] == []
+    assert [key for key in demo.sql("SELECT video_key FROM videos") if key in written] == []
 
 
 def test_running_again_changes_nothing(demo: Platform) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from av.audio.resampler import AudioResampler
 
+from resources.source import MEDIA_SUFFIXES
 from speech.engines import Hardware
 from speech.media import LocalFile, MediaDecoder, read_flac
 from speech.models import read_models
@@ -145,6 +146,7 @@ def original(
 def test_its_words_are_the_same(
     row: Row, tmp_path: Path, spoken: Samples, original: Transcript, transcriber: Transcriber
 ) -> None:
+    assert Path(row.file).suffix in MEDIA_SUFFIXES.split()
     write(tmp_path / row.file, row, spoken)
     heard = transcribe_file(transcriber, tmp_path / row.file)
     assert heard.duration_s == pytest.approx(original.duration_s, abs=0.15)

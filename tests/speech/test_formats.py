@@ -62,6 +62,31 @@ def test_tsv_and_parquet_hold_the_same_rows() -> None:
     assert table.schema.metadata[b"file"] == b"my a.mp4"
 
 
+def test_tsv_keeps_quotes_and_tabs_and_its_header() -> None:
+    odd = Transcript("en", 9.0, (Segment((Word('"Hello', 0, 1, 1.0, "d"), Word("a\tb", 1, 2, 1.0, "d"))),))
+    rows = list(csv.DictReader(io.StringIO(text_of(Format.TSV, odd)), delimiter="\t"))
+    assert [row["word"] for row in rows] == ['"Hello', "a\tb"]
+    assert text_of(Format.TSV, EMPTY).split() == text_of(Format.TSV).splitlines()[0].split("\t")
+
+
+def test_captions_of_two_who_talk_at_once_stand_in_order_and_whole() -> None:
+    left = [Word(f"left{n}", n, n + 0.9, 1.0, "d", 0) for n in range(14)]
+    right = [Word("yes", 5.2, 5.6, 1.0, "d", 1), Word("I", 5.7, 5.8, 1.0, "d", 1)]
+    made = captions(Transcript("en", 20.0, (Segment(tuple(left)), Segment(tuple(right)))))
+    starts = [caption.start_s for caption in made]
+    assert starts == sorted(starts)
+    assert ("yes I",) in [caption.lines for caption in made]
+    shown = " ".join(line for caption in made for line in caption.lines if "yes" not in line)
+    assert shown.split() == [word.text for word in left]
+
+
+def test_a_line_ends_with_its_sentence() -> None:
+    words = ['Is', 'it', '"open?"', 'You', 'can', 'come', 'at', 'nine,', 'or', 'at', 'ten', 'maybe.']
+    timed = tuple(Word(word, n * 0.35, n * 0.35 + 0.3, 1.0, "d") for n, word in enumerate(words))
+    (first, *_) = captions(Transcript("en", 9.0, (Segment(timed),)))
+    assert first.lines[0] == 'Is it "open?"'
+
+
 def test_ctm_is_what_sclite_reads() -> None:
     assert text_of(Format.CTM).splitlines() == [
         "my_a.mp4 1 0.500 0.400 Hello 0.7500",
