@@ -81,7 +81,7 @@ def test_captions_of_two_who_talk_at_once_stand_in_order_and_whole() -> None:
 
 
 def test_a_line_ends_with_its_sentence() -> None:
-    words = ['Is', 'it', '"open?"', 'You', 'can', 'come', 'at', 'nine,', 'or', 'at', 'ten', 'maybe.']
+    words = ["Is", "it", '"open?"', "You", "can", "come", "at", "nine,", "or", "at", "ten", "maybe."]
     timed = tuple(Word(word, n * 0.35, n * 0.35 + 0.3, 1.0, "d") for n, word in enumerate(words))
     (first, *_) = captions(Transcript("en", 9.0, (Segment(timed),)))
     assert first.lines[0] == 'Is it "open?"'
