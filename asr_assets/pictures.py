@@ -95,9 +95,9 @@ def growth(buckets: Sequence[tuple[datetime, float, int]]) -> MarkdownMetadataVa
     for axes, (title, values, colour) in zip(figure.subplots(1, 2), columns, strict=True):
         _plain(axes)
         axes.bar(when, values, width=0.9 * width, align="edge", color=colour)
-        locator = AutoDateLocator(maxticks=6)
+        locator = AutoDateLocator(maxticks=6)  # type: ignore[no-untyped-call]
         axes.xaxis.set_major_locator(locator)
-        axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+        axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
         axes.xaxis.get_offset_text().set_color(GREY)
         axes.set_title(title, loc="left", color=GREY, fontsize=10)
     return _inline(figure, "hours and words over time")
@@ -110,7 +110,7 @@ def batch_table(videos: Sequence[FinishedVideo]) -> TableMetadataValue:
             TableRecord(
                 {
                     "video": name_of(video),
-                    "outcome": video.outcome.reason or video.outcome.status,
+                    "outcome": str(video.outcome.reason or video.outcome.status),
                     "minutes": round((video.outcome.duration_s or 0.0) / 60, 2),
                     "words": video.outcome.words,
                     "words_per_minute": _per_minute(video),

@@ -49,9 +49,9 @@ def graph(page: Any, url: str) -> None:
 def transcript(page: Any, url: str) -> None:
     """A batch of transcripts, with its plot."""
     page.goto(f"{url}/assets/transcripts/pocketsphinx?view=partitions&partition=00000001")
+    page.locator("tr", has_text="words_over_sound").get_by_text("Show Markdown").first.click()
     plot = page.locator("img[src^='data:image/png']").first
     plot.wait_for()
-    plot.scroll_into_view_if_needed()
     if not plot.evaluate("picture => picture.naturalWidth"):
         raise RuntimeError("the plot is there, but the browser cannot show it")
     page.wait_for_timeout(1000)
