@@ -62,7 +62,8 @@ def words_over_sound(rows: Sequence[DrawnVideo]) -> MarkdownMetadataValue:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(WIDTH_IN, ROW_IN * len(rows) + 0.4), dpi=DPI, layout="constrained")
-    colours = ScalarMappable(Normalize(0, 1), "viridis")
+    # From below 0: the dark end of the colours cannot be seen on a dark page.
+    colours = ScalarMappable(Normalize(-0.25, 1), "viridis")
     every = figure.subplots(len(rows), 1, squeeze=False)[:, 0]
     for axes, row in zip(every, rows, strict=True):
         _plain(axes)
@@ -71,13 +72,18 @@ def words_over_sound(rows: Sequence[DrawnVideo]) -> MarkdownMetadataValue:
         if row.words:
             starts, ends, sure = np.array(row.words).T
             axes.broken_barh(
-                list(zip(starts, ends - starts, strict=True)), (-1.45, 0.3), facecolors=colours.to_rgba(sure)
+                list(zip(starts, ends - starts, strict=True)),
+                (-1.45, 0.3),
+                facecolors=colours.to_rgba(sure),
+                edgecolors=GREY,
+                linewidths=0.5,
             )
         axes.set(xlim=(0, row.envelope.duration_s), ylim=(-1.5, 1), yticks=[])
         axes.set_title(row.name, loc="left", color=GREY, fontsize=9)
     every[-1].set_xlabel("seconds", color=GREY)
     bar = figure.colorbar(colours, ax=list(every), fraction=0.02, pad=0.01)
     bar.set_label("probability", color=GREY)
+    bar.ax.set_ylim(0, 1)
     bar.ax.tick_params(colors=GREY)
     return _inline(figure, "words over sound")
 

@@ -60,6 +60,7 @@ def test_every_command_is_one_of_these() -> None:
 def test_links_and_paths_lead_somewhere(page: Path) -> None:
     text = page.read_text()
     named = re.findall(r"\]\(((?!http)[^)#]+)\)", text)
+    named += re.findall(r'(?:src|srcset)="([^"]+)"', text)
     named += re.findall(r"`((?:asr_assets|sensors|resources|speech|tests|samples|deploy)/[\w./]+)`", text)
     missing = [name for name in named if not ((ROOT / name).exists() or (page.parent / name).exists())]
     assert missing == []
