@@ -49,7 +49,7 @@ def word_timings_asset(models: list[str], first_champion: str) -> AssetsDefiniti
                 "objects_loaded": report.objects,
                 "videos": report.videos,
                 "snapshot_published": fresh,
-                **({"over_time": growth(report.growth)} if report.objects else {}),
+                **({"over_time": growth(report.growth)} if report.growth else {}),
             },
             check_results=list(check_load(report, WORD_TIMINGS)),
         )

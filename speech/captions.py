@@ -123,5 +123,5 @@ def _lines(words: list[str]) -> tuple[str, ...]:
 def _unevenness(split: tuple[str, str]) -> int:
     """How uneven two lines are, in characters; that a sentence or a clause ends there is worth some."""
     upper, lower = split
-    ended = 24 if ends_sentence(upper) else 10 if upper.endswith(_CLAUSE_ENDS) else 0
+    ended = 24 if ends_sentence(upper) else 16 if upper.endswith(_CLAUSE_ENDS) else 0
     return abs(len(lower) - len(upper) - 1) - ended

@@ -189,7 +189,7 @@ def test_doctor_finds_a_clone_well_and_says_what_is_wrong_elsewhere(demo: Platfo
     done = Platform(demo.root, ill).asr("doctor")
     assert done.returncode == 1
     assert "/no/such/folder" in done.stdout
-    assert "no weights as model.safetensors" in done.stdout
+    assert "its weights should be in the folder" in done.stdout
     assert "Traceback" not in done.stderr
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from speech.media import LocalFile, MediaDecoder, read_flac
+from speech.media import LocalFile, MediaDecoder, mixed, read_flac
 from speech.models import ModelVersion
 from speech.pipeline import Recording, Transcriber, into_segments
 from speech.scoring import Score, TimedWord, score
@@ -24,6 +24,11 @@ def samples_of(path: Path, scratch: Path) -> Samples:
     with MediaDecoder() as decoder, LocalFile(path) as source:
         decoder.extract(source, path.name, scratch / "audio.flac")
     return read_flac(scratch / "audio.flac")
+
+
+def mono_of(path: Path, scratch: Path) -> Samples:
+    """The same as an engine hears it."""
+    return mixed(samples_of(path, scratch))
 
 
 @pytest.fixture(scope="module")

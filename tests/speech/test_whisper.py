@@ -19,7 +19,7 @@ from speech.scoring import Score, TimedWord, score
 from speech.types import SAMPLE_RATE, Transcript, Window, Word
 from speech.voice import windows
 from tests.conftest import ROOT, SAMPLES
-from tests.speech.test_pipeline import samples_of
+from tests.speech.test_pipeline import mono_of
 
 pytestmark = pytest.mark.xdist_group("whisper")
 
@@ -57,16 +57,14 @@ def test_the_first_word_of_a_window_does_not_start_with_it(tmp_path: Path) -> No
     cut = []
     for name, lead_s in leads:
         lead = np.zeros(round(lead_s * SAMPLE_RATE), np.int16)
-        cut.append(Window(np.concatenate([lead, samples_of(SAMPLES / name, tmp_path)]), 0.0))
+        cut.append(Window(np.concatenate([lead, mono_of(SAMPLES / name, tmp_path)]), 0.0))
     for (name, lead_s), words in zip(leads, load(MICRO, ONE).transcribe(cut), strict=True):
         assert words[0].start_s - lead_s == pytest.approx(SAID[name].words[0].start_s, abs=0.1)
 
 
 def test_words_do_not_depend_on_the_batch(tmp_path: Path) -> None:
     cut = [
-        window
-        for name in KNOWN[:3]
-        for window in windows(samples_of(SAMPLES / name, tmp_path), max_window_s=9)
+        window for name in KNOWN[:3] for window in windows(mono_of(SAMPLES / name, tmp_path), max_window_s=9)
     ]
     together = load(MICRO, Hardware(threads=1, batch_size=len(cut))).transcribe(cut)
     apart = load(MICRO, Hardware(threads=1, batch_size=1)).transcribe(cut)
@@ -78,7 +76,7 @@ def test_words_do_not_depend_on_the_batch(tmp_path: Path) -> None:
 
 
 def test_workers_give_the_same_words(micro: Transcriber, tmp_path: Path) -> None:
-    recordings = [Recording(name, samples_of(SAMPLES / name, tmp_path)) for name in KNOWN[:3]]
+    recordings = [Recording(name, mono_of(SAMPLES / name, tmp_path)) for name in KNOWN[:3]]
     alone = list(micro.run(recordings))
     with Transcriber(MICRO, workers=2) as two:
         both = list(two.run(recordings))
@@ -108,7 +106,7 @@ def test_where_nobody_speaks_there_are_no_words(sound: str) -> None:
 def test_options_change_how_it_listens_not_what_is_said(options: dict[str, Any], tmp_path: Path) -> None:
     model = replace(MICRO, options=options)
     assert model.fingerprint != MICRO.fingerprint
-    cut = [Window(samples_of(SAMPLES / name, tmp_path), 0.0) for name in KNOWN[:2]]
+    cut = [Window(mono_of(SAMPLES / name, tmp_path), 0.0) for name in KNOWN[:2]]
     heard = load(model, ONE).transcribe(cut)
     for name, words in zip(KNOWN[:2], heard, strict=True):
         assert score(SAID[name].words, [TimedWord(word.text, word.start_s) for word in words]).wer < WER
@@ -133,7 +131,7 @@ def test_checkpoints_say_different_things_about_themselves(
     said_of_itself = json.loads((folder / "generation_config.json").read_text()) | settings
     kept = {name: value for name, value in said_of_itself.items() if name not in removed}
     (folder / "generation_config.json").write_text(json.dumps(kept))
-    cut = [Window(samples_of(SAMPLES / name, tmp_path), 0.0) for name in KNOWN[:2]]
+    cut = [Window(mono_of(SAMPLES / name, tmp_path), 0.0) for name in KNOWN[:2]]
     heard = load(replace(MICRO, weights=str(folder)), ONE).transcribe(cut)
     for name, words in zip(KNOWN[:2], heard, strict=True):
         assert score(SAID[name].words, [TimedWord(word.text, word.start_s) for word in words]).wer < WER
@@ -152,7 +150,7 @@ def test_a_stray_timestamp_does_not_make_it_listen_again(
                 scores[:, first + 40] = 1e9
             return scores
 
-    cut = [Window(samples_of(SAMPLES / name, tmp_path), 0.0) for name in KNOWN[:2]]
+    cut = [Window(mono_of(SAMPLES / name, tmp_path), 0.0) for name in KNOWN[:2]]
     generate = engine._network.generate
     monkeypatch.setattr(
         engine._network, "generate", lambda **given: generate(logits_processor=[Stamps()], **given)
@@ -165,7 +163,7 @@ def test_plain_transformers_reads_it(tmp_path: Path) -> None:
     from transformers import pipeline
 
     hear = pipeline("automatic-speech-recognition", model=str(CHECKPOINT))
-    samples = samples_of(SAMPLES / KNOWN[0], tmp_path).astype(np.float32) / 32768
+    samples = mono_of(SAMPLES / KNOWN[0], tmp_path).astype(np.float32) / 32768
     text = hear({"raw": samples, "sampling_rate": SAMPLE_RATE}, return_timestamps=True)["text"]
     assert score(SAID[KNOWN[0]].words, [TimedWord(word, 0.0) for word in text.split()]).wer < WER
 
@@ -177,7 +175,7 @@ def test_ctranslate2_converts_it_and_faster_whisper_hears(tmp_path: Path) -> Non
     files = ["tokenizer.json", "preprocessor_config.json"]
     TransformersConverter(str(CHECKPOINT), copy_files=files).convert(str(tmp_path / "ct2"))
     model = WhisperModel(str(tmp_path / "ct2"), device="cpu", compute_type="float32", cpu_threads=1)
-    samples = samples_of(SAMPLES / KNOWN[0], tmp_path).astype(np.float32) / 32768
+    samples = mono_of(SAMPLES / KNOWN[0], tmp_path).astype(np.float32) / 32768
     segments, _ = model.transcribe(samples, condition_on_previous_text=False, word_timestamps=True)
     heard = [TimedWord(word.word.strip(), word.start) for segment in segments for word in segment.words]
     assert score(SAID[KNOWN[0]].words, heard).wer < WER
