@@ -5,7 +5,6 @@ Usage (``make screenshots`` installs what it needs: playwright, and Debian's chr
     python -m docs.screenshots
 """
 
-import json
 import os
 import shutil
 import signal
@@ -20,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 PICTURES = Path(__file__).with_name("pictures")
-THEMES = {"light": "Light", "dark": "Dark"}
 SIZE = {"width": 1280, "height": 800}
 PATIENCE_S = 120.0
 
@@ -29,10 +27,9 @@ def main() -> None:
     """Run the demo in an empty folder, open its UI, and write the pictures."""
     PICTURES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as root, demo(Path(root)) as url, browser() as chromium:
-        for theme, name in THEMES.items():
-            page = chromium.new_context(viewport=SIZE, color_scheme=theme, device_scale_factor=1).new_page()
+        for theme in ("light", "dark"):
+            page = chromium.new_context(viewport=SIZE, color_scheme=theme).new_page()
             page.set_default_timeout(PATIENCE_S * 1000)
-            page.add_init_script(f"localStorage.setItem('theme', {json.dumps(json.dumps(name))})")
             graph(page, url)
             page.screenshot(path=PICTURES / f"graph-{theme}.png")
             transcript(page, url)
@@ -41,8 +38,12 @@ def main() -> None:
 
 def graph(page: Any, url: str) -> None:
     """The lineage of all assets."""
-    page.goto(f"{url}/locations/asr_platform/asset-groups/default/lineage")
-    page.get_by_text("word_timings").first.wait_for()
+    page.goto(f"{url}/asset-groups")
+    page.get_by_text("transcripts").last.wait_for()
+    page.mouse.click(SIZE["width"] * 0.6, SIZE["height"] * 0.85, button="right")
+    # The menu's items lie under an animation that never lets go of them.
+    page.locator("[role=menuitem]", has_text="Expand all groups").last.evaluate("item => item.click()")
+    page.get_by_text("word_timings").last.wait_for()
     page.wait_for_timeout(3000)
 
 
