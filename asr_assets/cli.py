@@ -266,7 +266,7 @@ def summarize(settings: Settings) -> None:
     with reading(settings) as connection:
         rows = connection.execute(
             """
-            SELECT coalesce(reason, status), count(*), sum(words)::BIGINT
+            SELECT coalesce(reason, status), count(*), sum(words)::BIGINT, bool_or(status = 'failed')
             FROM transcripts
             SEMI JOIN videos_current USING (video_id)
             SEMI JOIN champion_current USING (model_version)
@@ -275,9 +275,13 @@ def summarize(settings: Settings) -> None:
         ).fetchall()
         champion = snapshot.champion(connection)
     shown = table("outcome", "videos", "words")
-    for outcome, videos, words in rows:
+    for outcome, videos, words, _ in rows:
         shown.add_row(outcome, str(videos), str(words))
-    err.print(shown)
+    err.print(shown if rows else f"No video was ever found in {settings.source_url}.")
+    if any(failed for *_, failed in rows):
+        err.print(
+            "Why they failed: asr sql \"select video_key, message from videos_current where reason <> ''\""
+        )
     first = SpeechModels.of(settings).first_champion
     if not champion:
         err.print(f"There are no current words: {first} is champion once it has published some.")

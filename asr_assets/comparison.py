@@ -75,7 +75,8 @@ def compare(
         found = ", ".join(f"{model} {len(by_video)}" for model, by_video in scores.items())
         raise AsrError(
             "no current video has a reference and words of each of these models "
-            f"(videos with both: {found}); asr models and asr sql 'from transcripts' say what there is"
+            f"(videos with both: {found}); --references names a file of your own, asr models and "
+            "asr sql 'from transcripts' say what there is"
         )
     shown = table("video", "vocabulary", "words", "model", "WER", "start error")
     groups = [({key}, printable(key), references[key].vocabulary) for key in sorted(common)]

@@ -41,7 +41,8 @@ def export(
     ).fetchall()
     if not found:
         raise AsrError(
-            "no current video with words is asked for; asr sql 'from transcripts' says what there is"
+            "no current video with words is asked for; "
+            "asr sql 'select video_key, status, message from videos_current' says what there is"
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)

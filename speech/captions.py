@@ -23,11 +23,12 @@ _CLAUSE_ENDS = (",", ";", ":", "\u2013", "\u2014")
 
 @dataclass(frozen=True, slots=True)
 class Caption:
-    """Lines of text that are shown together."""
+    """Lines of text that are shown together; ``side`` is that of stereo, where the two were heard apart."""
 
     start_s: Seconds
     end_s: Seconds
     lines: tuple[str, ...]
+    side: str = ""
 
 
 def captions(transcript: Transcript) -> list[Caption]:
@@ -49,7 +50,7 @@ def _of_channel(words: Sequence[Word], duration_s: Seconds) -> Iterator[Caption]
         start, end = group[0].start_s, group[-1].end_s
         wanted = start + max(SHORTEST_S, sum(map(len, lines)) / CHARACTERS_PER_S)
         after = following[0].start_s if following else duration_s
-        yield Caption(start, max(end, min(wanted, after)), lines)
+        yield Caption(start, max(end, min(wanted, after)), lines, group[0].side)
 
 
 def _stretches(words: Iterable[Word]) -> Iterator[list[Word]]:

@@ -13,8 +13,10 @@ COLUMNS = ("word", "start_s", "end_s", "probability", "segment_index", "channel"
 
 
 def as_text(transcript: Transcript, _: str) -> str:
-    """A line per segment."""
-    return transcript.text
+    """A line per segment, after the side of stereo that it is from."""
+    return "\n".join(
+        _said_by(segment.words[0].side, segment.text) for segment in transcript.segments if segment.words
+    )
 
 
 def as_json(transcript: Transcript, name: str) -> str:
@@ -31,7 +33,7 @@ def as_json(transcript: Transcript, name: str) -> str:
 def as_srt(transcript: Transcript, _: str) -> str:
     """SubRip: numbered captions, times with a comma."""
     shown = (
-        f"{number}\n{_shown_at(caption, ',')}\n{_joined(caption.lines)}\n"
+        f"{number}\n{_shown_at(caption, ',')}\n{_said_by(caption.side, _joined(caption.lines))}\n"
         for number, caption in enumerate(captions(transcript), start=1)
     )
     return "\n".join(shown)
@@ -40,7 +42,8 @@ def as_srt(transcript: Transcript, _: str) -> str:
 def as_vtt(transcript: Transcript, _: str) -> str:
     """WebVTT, as the HTML track element reads it."""
     shown = (
-        f"{_shown_at(caption, '.')}\n{_escape(_joined(caption.lines))}\n" for caption in captions(transcript)
+        f"{_shown_at(caption, '.')}\n{_voice(caption.side)}{_escape(_joined(caption.lines))}\n"
+        for caption in captions(transcript)
     )
     return "\n".join(["WEBVTT\n", *shown])
 
@@ -138,6 +141,14 @@ def _rows(transcript: Transcript) -> list[dict[str, str | float | int | None]]:
         for index, segment in enumerate(transcript.segments)
         for word in segment.words
     ]
+
+
+def _said_by(side: str, text: str) -> str:
+    return f"{side}: {text}" if side else text
+
+
+def _voice(side: str) -> str:
+    return f"<v {side}>" if side else ""
 
 
 def _joined(lines: tuple[str, ...]) -> str:

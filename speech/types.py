@@ -59,6 +59,11 @@ class Word:
     timing_source: str
     channel: int | None = None
 
+    @property
+    def side(self) -> str:
+        """Whose word it is, as a reader is told; empty where sides were not heard apart."""
+        return "" if self.channel is None else ("Left", "Right")[self.channel]
+
 
 @dataclass(frozen=True, slots=True)
 class Segment:
@@ -110,8 +115,3 @@ class Transcript:
     def words(self) -> list[Word]:
         """All words, in order."""
         return [word for segment in self.segments for word in segment.words]
-
-    @property
-    def text(self) -> str:
-        """A line per segment."""
-        return "\n".join(segment.text for segment in self.segments)

@@ -38,13 +38,13 @@ def test_json_lists_each_word_once_with_numbers() -> None:
 
 
 def test_text_has_a_line_per_segment() -> None:
-    assert text_of(Format.TEXT) == "Hello <b>&\ncaf\u00e9\n"
+    assert text_of(Format.TEXT) == "Hello <b>&\nRight: caf\u00e9\n"
 
 
 def test_subrip_numbers_its_captions() -> None:
     shown = text_of(Format.SRT).split("\n\n")
     assert shown[0] == "1\n00:00:00,500 --> 00:00:01,300\nHello <b>&"
-    assert shown[1].startswith("2\n01:00:00,000 --> 01:00:00,800\ncaf\u00e9")
+    assert shown[1].startswith("2\n01:00:00,000 --> 01:00:00,800\nRight: caf\u00e9")
 
 
 def test_webvtt_shows_markup_as_text() -> None:
@@ -76,6 +76,10 @@ def test_captions_of_two_who_talk_at_once_stand_in_order_and_whole() -> None:
     starts = [caption.start_s for caption in made]
     assert starts == sorted(starts)
     assert ("yes I",) in [caption.lines for caption in made]
+    talk = Transcript("en", 20.0, (Segment(tuple(left)), Segment(tuple(right))))
+    assert "<v Right>yes I" in text_of(Format.VTT, talk)
+    assert "Right: yes I" in text_of(Format.SRT, talk)
+    assert "Right: yes I" in text_of(Format.TEXT, talk)
     shown = " ".join(line for caption in made for line in caption.lines if "yes" not in line)
     assert shown.split() == [word.text for word in left]
 
