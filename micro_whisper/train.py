@@ -63,8 +63,8 @@ class Cycle(NamedTuple):
 
 # Short windows teach the sound of words, long ones to keep one's place among them: at first with
 # an encoder that sees a few seconds, which takes half the time, then as it will be used. Small
-# batches learn more in the same time. The second cycle is for espeak's many voices, the third for
-# sentences that none has said yet.
+# batches learn more in the same time. The second cycle is for espeak's many voices, the third and the
+# fourth, which takes its time, for sentences that none has said yet.
 CYCLES = (
     Cycle(
         7000,
@@ -79,6 +79,7 @@ CYCLES = (
     ),
     Cycle(0, 9000, 0.4, (Stage(30, 2, 5000, (3, 1, 1)),)),
     Cycle(7000, 3000, 0.4, (Stage(30, 2, 3000, (3, 1, 1)),)),
+    Cycle(4000, 4000, 0.3, (Stage(30, 2, 8000, (3, 1, 1)),)),
 )
 MUON_RATE, ADAM_RATE, WARM_UP, WEIGHT_DECAY = 6e-3, 2e-3, 200, 0.01
 STAMP_SIGMA = 2.0  # frames by which a timestamp may be off, in its soft target
