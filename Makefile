@@ -3,10 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help install demo dev test lint check-types unit judge screenshots lock clean
+.PHONY: help install demo dev dev-s3 test lint check-types unit test-long bench-ingestion judge screenshots lock clean
 
 help:  ## What can be made
-	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*##/\t/'
+	@grep -E '^[a-z0-9-]+:.*##' Makefile | sed -E 's/:.*##/\t/'
 
 install: .venv/installed  ## Everything the platform needs, into .venv
 
@@ -15,6 +15,9 @@ demo: .venv/installed  ## Ingest, transcribe and query the sample videos
 
 dev: .venv/installed  ## Dagster's UI and daemon, with the sensors on
 	$(BIN)/asr dev
+
+dev-s3: .venv/installed-dev  ## The UI and the daemon, over a bucket with notifications on this machine
+	$(BIN)/python deploy/local/dev_s3.py
 
 test: lint check-types unit  ## All checks and tests
 
@@ -27,7 +30,13 @@ check-types: .venv/installed-dev
 	$(BIN)/mypy
 
 unit: .venv/installed-dev
-	$(BIN)/pytest -n 2 --dist loadgroup
+	$(BIN)/pytest -n 2 --dist loadgroup -m "not long"
+
+test-long: .venv/installed-dev  ## What takes minutes: real daemons, from a video or an event to its words
+	$(BIN)/pytest -n 2 -m long tests/asr_assets
+
+bench-ingestion: .venv/installed-dev  ## A hundred thousand changing objects, ten million listed ones, a kill at every step
+	$(BIN)/python -m benchmarks.ingestion
 
 judge: .venv/installed-dev  ## Judge micro_whisper by speech that it was not trained on (installs flite)
 	ldconfig -p | grep -q libflite_cmu_us_slt || (apt-get update -qq && apt-get install -y -qq flite)

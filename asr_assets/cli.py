@@ -1,20 +1,25 @@
 """The command line: ``asr``. Data on stdout, everything else on stderr, one sentence for an error."""
 
-import csv
-import json
 import os
 import socket
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import duckdb
 import typer
-from rich.console import Console
 
+from asr_assets.console import (
+    READERS_CACHE,
+    TableFormat,
+    complain,
+    err,
+    out,
+    reading,
+    rows_of,
+    saying_when_interrupted,
+    write_rows,
+)
 from asr_assets.drawing import Bars, printable, quiet, table
 from resources import snapshot
 from resources.models import SpeechModels
@@ -30,21 +35,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-# Names and words are other people's text: nothing in them is markup.
-out = Console(highlight=False, markup=False, emoji=False)
-err = Console(stderr=True, highlight=False, markup=False, emoji=False)
-if not out.is_terminal:
-    out.width = 10_000  # a pipe has no width: nothing is folded in it
-
-
-class TableFormat(StrEnum):
-    """How rows are printed."""
-
-    TABLE = "table"
-    CSV = "csv"
-    JSON = "json"
-
-
 Workers = Annotated[int, typer.Option(min=1, help="Processes that transcribe side by side")]
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -190,6 +180,63 @@ def compare(
         out.print(comparison.compare(connection, names, comparison.read_references(references)))
 
 
+@app.command(name="verify")
+def verify_() -> None:
+    """Compare source, ingest log and transcripts; exit code 1 when anything is missing or doubled."""
+    from asr_assets.verifying import WRONG, verify
+
+    with Bars(err) as bars, bars.busy("comparing"):
+        counts = verify(Settings.from_env())
+    shown = table("", "videos")
+    for what, count in counts.items():
+        shown.add_row(what.replace("_", " "), str(count))
+    out.print(shown)
+    raise typer.Exit(1 if any(counts[what] for what in WRONG) else 0)
+
+
+@app.command()
+def failures() -> None:
+    """List the current videos that failed, why, and whether they are tried again."""
+    from asr_assets.failing import list_failures
+
+    settings = Settings.from_env()
+    shown = table("video", "model", "reason", "what happened", "tried again")
+    with reading(settings) as connection:
+        for failure in list_failures(connection, Store(url=settings.store_url)):
+            shown.add_row(*map(printable, failure))
+    out.print(shown)
+
+
+@app.command()
+def retry(workers: Workers = CORES) -> None:
+    """Try all videos again now that failed for a reason that may have passed, given up or not."""
+    settings = Settings.from_env()
+    process_everything(settings, workers, again=True)
+    summarize(settings)
+
+
+@app.command()
+def erase(
+    keys: Annotated[list[str], typer.Argument(help="Keys of videos, as videos.video_key has them")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask")] = False,
+) -> None:
+    """Remove every trace of videos: words, audio, keys, in all versions. The source is left as it is."""
+    from asr_assets.running import Runner
+
+    quiet()
+    settings = Settings.from_env()
+    if not yes:
+        names = ", ".join(map(printable, keys))
+        typer.confirm(
+            f"Erase every version of {names} in {settings.source_url} for good?", abort=True, err=True
+        )
+    with saying_when_interrupted(), Bars(err) as bars, bars.busy("erasing"):
+        erased = Runner(settings).erase(keys)
+    for copy in READERS_CACHE.glob("*.duckdb"):
+        copy.unlink()
+    err.print(f"{erased} videos are erased, and will not be taken in again")
+
+
 @app.command()
 def models() -> None:
     """List the model versions of models.toml."""
@@ -225,8 +272,8 @@ def dev(port: Annotated[int, typer.Option(help="Port of the UI, on this machine 
     os.execv(dagster, [dagster, "dev", "-w", workspace, "-h", "127.0.0.1", "-p", str(port)])
 
 
-def process_everything(settings: Settings, workers: int) -> None:
-    """The work of asr run. Raises AsrError after everything was tried, when a batch failed."""
+def process_everything(settings: Settings, workers: int, again: bool = False) -> None:
+    """The work of asr run, or of asr retry. Raises AsrError when all was tried and a batch failed."""
     from asr_assets.running import Runner
 
     quiet()
@@ -235,11 +282,14 @@ def process_everything(settings: Settings, workers: int) -> None:
         with bars.busy("starting Dagster"):
             runner = Runner(settings, workers)
         with bars.busy(f"listing {settings.source_url}"):
-            batches = [batch for batch in runner.ingest() if runner.missing(batch)]
+            known = runner.ingest()
+            pending = runner.to_try_again() if again else {}
+            ask = (lambda batch: pending.get(batch, [])) if again else runner.missing
+            batches = [batch for batch in known if ask(batch)]
         for batch in bars.each(batches, "batches"):
             try:
                 # Asked again: a daemon may have done it meanwhile.
-                if missing := runner.missing(batch):
+                if missing := ask(batch):
                     runner.process(batch, missing)
             except AsrError as error:
                 failures.append(error)
@@ -249,16 +299,6 @@ def process_everything(settings: Settings, workers: int) -> None:
         complain(failure)
     if failures:
         raise failures[0]
-
-
-@contextmanager
-def saying_when_interrupted() -> Iterator[None]:
-    """Ctrl-C is no failure; the exit code is 130, as a shell expects."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        complain(AsrError("interrupted; what is done is kept, and the same command goes on from there"))
-        raise
 
 
 def summarize(settings: Settings) -> None:
@@ -274,54 +314,21 @@ def summarize(settings: Settings) -> None:
             """
         ).fetchall()
         champion = snapshot.champion(connection)
+        known = connection.execute("FROM videos LIMIT 1").fetchone()
     shown = table("outcome", "videos", "words")
     for outcome, videos, words, _ in rows:
         shown.add_row(outcome, str(videos), str(words))
-    err.print(shown if rows else f"No video was ever found in {settings.source_url}.")
+    if rows:
+        err.print(shown)
+    if not known:
+        err.print(f"No video was ever found in {settings.source_url}.")
     if any(failed for *_, failed in rows):
-        err.print(
-            "Why they failed: asr sql \"select video_key, message from videos_current where reason <> ''\""
-        )
+        err.print("Why they failed: asr failures")
     first = SpeechModels.of(settings).first_champion
     if not champion:
         err.print(f"There are no current words: {first} is champion once it has published some.")
     elif champion != first:
         err.print(f"These are {champion}'s words: naming {first} champion counts for an empty store only.")
-
-
-@contextmanager
-def reading(settings: Settings) -> Iterator[duckdb.DuckDBPyConnection]:
-    """The published copy."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "asr"
-    with snapshot.read(Store(url=settings.store_url), cache) as connection:
-        yield connection
-
-
-def rows_of(answer: duckdb.DuckDBPyConnection) -> Iterator[tuple[Any, ...]]:
-    """Row by row, so that a large answer does not have to fit in memory."""
-    while rows := answer.fetchmany(10_000):
-        yield from rows
-
-
-def write_rows(columns: list[str], rows: Iterator[tuple[Any, ...]], format: TableFormat) -> None:
-    """CSV has a header and an empty field for NULL; JSON is one object a line."""
-    if format is TableFormat.CSV:
-        writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(rows)
-    elif format is TableFormat.JSON:
-        for row in rows:
-            typer.echo(json.dumps(dict(zip(columns, row, strict=True)), default=str, ensure_ascii=False))
-    else:
-        shown = table(*columns)
-        for row in rows:
-            shown.add_row(*("NULL" if value is None else printable(str(value)) for value in row))
-        out.print(shown)
-
-
-def complain(error: AsrError) -> None:
-    """One sentence on stderr."""
-    err.print(printable(f"asr: {error}"), style="red", soft_wrap=True)
 
 
 def main() -> None:

@@ -1,21 +1,29 @@
 """What Dagster loads: the assets, the jobs, the sensors and the one table of resources."""
 
-from dagster import Definitions, define_asset_job, in_process_executor
-from dagster_aws.s3 import S3Resource
+from dagster import (
+    Definitions,
+    define_asset_job,
+    in_process_executor,
+)
 
 from asr_assets.extracted_audio import extracted_audio
 from asr_assets.launchers import hold_with_parent
 from asr_assets.raw_videos import raw_videos
+from asr_assets.reconciliation import reconcile_hourly, reconciliation_asset
 from asr_assets.transcripts import transcripts_asset, transcripts_key
 from asr_assets.word_timings import WORD_TIMINGS, word_timings_asset
+from resources.event_queue import EventQueue
 from resources.models import SpeechModels
 from resources.settings import Settings, local_path
 from resources.source import Source
 from resources.store import Store
 from resources.warehouse import Warehouse
-from sensors.batches import LOAD_WORDS, PROCESS_BATCH, BatchLimits
+from sensors.batches import LOAD_WORDS, PROCESS_BATCH, RECONCILE, BatchLimits
+from sensors.events import event_sensor
 from sensors.listing import listing_sensor
 from sensors.loading import loading_sensor
+from sensors.offering import offering_sensor
+from sensors.retrying import retry_sensor
 from speech.errors import AsrError
 
 
@@ -31,11 +39,28 @@ def build(settings: Settings) -> Definitions:
             f"the store {settings.store_url} lies inside the source {settings.source_url}, so the platform "
             "would take in its own audio; set ASR_STORE_URL or ASR_SOURCE_URL to another place"
         )
+    # A folder is somebody at a desk who wants to see words: two minutes from copy to query, the
+    # second video in a row included. A bucket wants full batches and few loads.
     watching_a_folder = local_path(settings.source_url) is not None
+    wait_s = 5.0 if watching_a_folder else 60.0
+    limits = BatchLimits(
+        videos=settings.batch_videos,
+        wait_s=wait_s if settings.batch_wait_s is None else settings.batch_wait_s,
+        min_age_s=settings.min_age_s,
+    )
+    queues = [EventQueue(url=settings.queue_url)] if settings.queue_url else []
     transcripts = [transcripts_asset(model) for model in models.enabled]
+    transcripts_keys = [transcripts_key(name) for name in enabled]
+    reconciliation = reconciliation_asset(limits, transcripts_keys)
+    reconcile = define_asset_job(
+        RECONCILE,
+        selection=[reconciliation],
+        description="Find what listings and events have missed, and what is gone.",
+    )
 
     return Definitions(
         assets=[
+            reconciliation,
             raw_videos,
             extracted_audio,
             *transcripts,
@@ -52,20 +77,23 @@ def build(settings: Settings) -> Definitions:
                 selection=[WORD_TIMINGS],
                 description="Load what is published into DuckDB and publish a copy for readers.",
             ),
+            reconcile,
         ],
+        schedules=[reconcile_hourly],
         sensors=[
-            # A folder is somebody at a desk who wants to see words: two minutes from copy to query, the
-            # second video in a row included. A bucket wants full batches and few loads.
-            listing_sensor(BatchLimits(wait_s=5.0) if watching_a_folder else BatchLimits(), interval_s=15),
+            listing_sensor(limits, interval_s=15),
+            *(event_sensor(queue, limits, interval_s=15) for queue in queues),
+            offering_sensor(interval_s=10),
+            retry_sensor(),
             loading_sensor(
-                [extracted_audio.key, *(transcripts_key(name) for name in enabled)],
+                [extracted_audio.key, *transcripts_keys],
                 WORD_TIMINGS,
                 interval_s=20 if watching_a_folder else 60,
             ),
         ],
         resources={
             # Secrets are in none of these: S3 credentials come from the AWS environment alone.
-            "source": Source(url=settings.source_url, s3=S3Resource()),
+            "source": Source.of(settings),
             "store": Store(url=settings.store_url),
             "speech_models": models,
             "warehouse": Warehouse(path=str(settings.warehouse)),

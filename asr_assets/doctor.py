@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from resources import layout, snapshot
+from resources.event_queue import EventQueue
 from resources.models import SpeechModels
 from resources.settings import Settings
 from resources.source import Source
@@ -38,6 +39,8 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield _told("ffmpeg", "", _ffmpeg)
     yield _told("device", "", _device)
     yield _told("source", settings.source_url, partial(_source, settings))
+    if settings.queue_url:
+        yield _told("queue", settings.queue_url, EventQueue(url=settings.queue_url).describe)
     yield _told("store", settings.store_url, partial(_store, settings))
     yield _told("words", settings.store_url, partial(_words, settings))
     yield _told("warehouse", str(settings.warehouse), partial(_warehouse, settings.warehouse))
@@ -85,10 +88,8 @@ def _hub() -> str:
 
 
 def _source(settings: Settings) -> str:
-    from dagster_aws.s3 import S3Resource
-
-    source = Source(url=settings.source_url, s3=S3Resource())
-    first = list(islice(source.list(), 1000))
+    source = Source.of(settings)
+    first = list(islice(source.look(), 1000))
     if first:
         with source.open(first[0]) as video:  # who may list may not be allowed to read
             video.read_at(0, 1)

@@ -9,8 +9,10 @@ from dagster import AssetExecutionContext, MaterializeResult, RetryRequested, as
 from asr_assets.columns import PROBED_COLUMNS, columns
 from asr_assets.progress import Progress
 from resources import layout
-from resources.ingest_log import IngestLog, Video
+from resources.ingest_log import IngestLog
+from resources.observations import Video
 from resources.published import ProbedBatch, ProbedVideo, Status
+from resources.sidecars import read_sidecars
 from resources.source import Source
 from resources.store import Store
 from sensors.batches import BATCHES
@@ -66,9 +68,12 @@ def probe(source: Source, decoder: MediaDecoder, video: Video) -> ProbedVideo:
             media = decoder.probe(data, video.key)
     except VideoError as error:
         return ProbedVideo(video=video, status=Status.FAILED, reason=error.reason, message=str(error))
+    sidecar = read_sidecars(source, video)
     if media.audio_stream is None:
-        return ProbedVideo(video=video, status=Status.EMPTY, reason=Reason.NO_AUDIO, media=media)
-    return ProbedVideo(video=video, status=Status.OK, media=media)
+        return ProbedVideo(
+            video=video, status=Status.EMPTY, reason=Reason.NO_AUDIO, media=media, sidecar=sidecar
+        )
+    return ProbedVideo(video=video, status=Status.OK, media=media, sidecar=sidecar)
 
 
 def count_reasons(videos: Iterable[ProbedVideo]) -> dict[str, int]:

@@ -1,23 +1,25 @@
 """Run the platform's jobs from the command line: the same jobs, in this process, without a daemon."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from dagster import AssetKey, RunConfig
+from dagster import AssetKey, DagsterRunStatus, RunConfig, RunsFilter
 from dagster_shared.error import SerializableErrorInfo
 
 from asr_assets.definitions import defs
+from asr_assets.erasing import Traces, begin, remove
 from asr_assets.extracted_audio import extracted_audio
 from asr_assets.launchers import TAG, Launcher, become
 from asr_assets.raw_videos import raw_videos
 from asr_assets.transcripts import transcripts_key
-from resources import layout
+from resources import layout, snapshot
 from resources.ingest_log import IngestLog
 from resources.published import read_head
+from resources.retries import all_pending
 from resources.settings import HOME, Settings
-from sensors.batches import AT_ONCE, BATCHES, LOAD_WORDS, PROCESS_BATCH, ingest
+from sensors.batches import BATCHES, LOAD_WORDS, PARTITION_TAG, PROCESS_BATCH, UNDER_WAY, BatchLimits
+from sensors.reconciling import reconcile
 from speech.errors import AsrError
 
 INSTANCE_CONFIG = HOME / "deploy" / "local" / "dagster.yaml"
@@ -54,9 +56,10 @@ class Runner:
         self.models = resources["speech_models"]
 
     def ingest(self) -> list[str]:
-        """Record what is new at the source, nothing being too young or too small; all batches there are."""
+        """Record what is new and what is gone, nothing being too young or too few; all batches there are."""
         log = IngestLog(self.store)
-        ingest(self.source, log, datetime.now(UTC), AT_ONCE)
+        limits = BatchLimits(videos=self.settings.batch_videos, wait_s=0, min_age_s=0)
+        reconcile(self.source, self.store, log, limits)
         return log.batches
 
     def missing(self, batch: str) -> list[AssetKey]:
@@ -69,6 +72,49 @@ class Runner:
         if not transcripts or self.store.head(layout.extracted(batch)):
             return transcripts  # the audio is there, so the source need not be
         return [raw_videos.key, extracted_audio.key, *transcripts]
+
+    def to_try_again(self) -> dict[str, list[AssetKey]]:
+        """By batch, what has to be materialized once more for videos that may end otherwise now."""
+        names = {model.name for model in self.models.enabled}
+        again: dict[str, list[AssetKey]] = {}
+        for pending in all_pending(self.store):
+            if pending.model in names:
+                first = [raw_videos.key, extracted_audio.key]
+                again.setdefault(pending.batch, first).append(transcripts_key(pending.model))
+        return again
+
+    def erase(self, keys: list[str]) -> int:
+        """Remove every trace of all versions of these keys of the source; how many videos that were.
+
+        Raises AsrError for a key that was never seen, and when a run is at work on one of them; then the
+        same command goes on once it has ended.
+        """
+        log = IngestLog(self.store)
+        log.catch_up()
+        if not log.being_erased():
+            for key in keys:
+                if not Traces.of(log, self.source.name, [key]).entries:
+                    raise AsrError(
+                        f"{key!r} is the key of no video of {self.source.name} that was ever taken in; "
+                        "asr sql lists them"
+                    )
+        traces = begin(self.store, log, self.source.name, keys)
+        self._nobody_at(traces)
+        remove(self.store, traces)
+        self._nobody_at(traces)  # nor anybody who began meanwhile, with what was there before
+        self.load()
+        snapshot.delete_former(self.store)
+        log.erase(traces.video_ids, traces.entries, done=True)
+        return len(traces.video_ids)
+
+    def _nobody_at(self, traces: Traces) -> None:
+        for batch in traces.batches:
+            at_work = RunsFilter(tags={PARTITION_TAG: batch}, statuses=[DagsterRunStatus.QUEUED, *UNDER_WAY])
+            if self.instance.get_runs(at_work, limit=1):
+                raise AsrError(
+                    f"batch {batch} is being worked on: the erasure has begun, and the same command ends it "
+                    "once that run has ended"
+                )
 
     def process(self, batch: str, assets: list[AssetKey]) -> None:
         """One run of process_batch. Raises :class:`~speech.errors.AsrError` when a step or check fails."""

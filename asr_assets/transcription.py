@@ -19,6 +19,7 @@ from resources.published import (
     TranscriptsHead,
     word_rows,
 )
+from resources.retries import remember
 from resources.store import Store
 from speech.errors import EngineError, Reason
 from speech.media import read_flac
@@ -90,6 +91,8 @@ class BatchTranscription:
             batch=self.batch,
             outcomes=tuple(video.outcome for video in videos),
         )
+        # Before publishing: killed in between, a batch that need not be tried again is.
+        remember(self.store, head, datetime.now(UTC))
         published = PublishedTranscripts.build(head, videos)
         self.store.put(self.key, published.encode())
         self.store.delete_below(layout.unfinished(self.model.name, self.batch))

@@ -1,110 +1,273 @@
-"""The ingest log: the ledger of what was ingested, superseded and deleted."""
+"""The ingest log: the ledger of what was ingested, superseded, deleted and erased."""
 
-import hashlib
-import json
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
+from itertools import groupby, islice
+from math import inf
+from threading import RLock
 
-from pydantic import BaseModel
+import pyarrow as pa
 
 from resources import layout
-from resources.numbered_log import Entry, NumberedLog
+from resources.ingest_index import IngestIndex
+from resources.numbered_log import NumberedLog
+from resources.observations import IngestEntry, Kind, Video, as_table, decode, encode, key_id, version_id
 from resources.store import Store
 from speech.errors import StoreError
+from speech.types import Seconds
 
-
-class Video(BaseModel, frozen=True):
-    """One object of the source in one version."""
-
-    source: str
-    key: str
-    version: str
-    size_bytes: int
-    modified_at: datetime
-
-    @property
-    def video_id(self) -> str:
-        """128 bits over source, key and version, as 32 hex digits.
-
-        JSON keeps the three apart: no two different triples give the same text.
-        """
-        identity = json.dumps([self.source, self.key, self.version]).encode()
-        return hashlib.blake2b(identity, digest_size=16).hexdigest()
-
-
-class IngestEntry(Entry, frozen=True):
-    """One entry: new videos make it a batch; ``seen_again`` are known ones that became current again.
-
-    Current is the latest observation of a key.
-    """
-
-    observed_at: datetime
-    videos: tuple[Video, ...] = ()
-    seen_again: tuple[Video, ...] = ()
-
-    @property
-    def batch(self) -> str | None:
-        """The partition key; None for an entry without new videos."""
-        return f"{self.number:08d}" if self.videos else None
+CHECKPOINT_ENTRIES = 1000
+"""Entries in one checkpoint: a fixed range each, so that any number of writers make the same ones."""
 
 
 class IngestLog:
-    """The log and what follows from it: which videos are known, and which are current."""
+    """The log and what follows from it: which videos are known, and which are current.
+
+    ``batches`` are the partition keys of what was read so far, ``doubled`` the ids that were taken in
+    as new more than once, which must not happen. May be shared by threads.
+    """
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._log = NumberedLog(store, layout.INGEST, IngestEntry)
-        self._known: set[str] = set()
-        self._current: dict[tuple[str, str], str] = {}
+        self._index = IngestIndex()
+        self._lock = RLock()
+        self._looks = 0
         self.batches: list[str] = []
+        self.doubled: list[str] = []
 
-    def catch_up(self) -> None:
-        """Read to the tail."""
-        for entry in self._log.read_on():
-            for video in entry.videos + entry.seen_again:
-                self._known.add(video.video_id)
-                self._current[video.source, video.key] = video.video_id
-            if entry.batch:
-                self.batches.append(entry.batch)
+    @property
+    def tail(self) -> int:
+        """The number of the newest entry that was read."""
+        return self._log.tail
+
+    def catch_up(self, until: Seconds = inf) -> bool:
+        """Read to the tail; False when ``time.monotonic()`` has passed ``until`` before that."""
+        if not self._lock.acquire(timeout=-1 if until == inf else max(0, until - time.monotonic())):
+            return False
+        try:
+            for number, table in self._checkpoints(self.tail):
+                self._take_in(table)
+                self._log.tail = number
+                if time.monotonic() > until:
+                    return False
+            for entry in self._log.read_on():
+                self._take_in(as_table([entry]))
+                if time.monotonic() > until:
+                    return False
+        finally:
+            self._lock.release()
+        return True
+
+    def _checkpoints(self, after: int) -> Iterator[tuple[int, pa.Table]]:
+        """Checkpoints of entries that come after number ``after``, and the last number each holds."""
+        if after % CHECKPOINT_ENTRIES:
+            return  # in the middle of one: entries are read one by one
+        former = layout.numbered(layout.CHECKPOINTS, after) if after else None
+        for key in sorted(found.key for found in self._store.list(layout.CHECKPOINTS, former)):
+            after += CHECKPOINT_ENTRIES
+            if key != layout.checkpoint(after):
+                return  # whoever lost one can do without the rest
+            data = self._store.get(key)
+            try:
+                yield after, decode(data or b"")
+            except pa.ArrowException as error:
+                raise StoreError(
+                    f"{self._store.url}/{key} is damaged: delete it, the entries are all there"
+                ) from error
+
+    def _take_in(self, table: pa.Table) -> None:
+        columns = ("kind", "source", "key", "video_id", "number")
+        for kind, source, key, video_id, number in zip(
+            *(table[column].to_pylist() for column in columns), strict=True
+        ):
+            video = bytes.fromhex(video_id)
+            if kind in (Kind.ERASING, Kind.ERASED):
+                self._index.erase(video, done=kind == Kind.ERASED)
+            elif kind == Kind.DELETED:
+                self._index.put(source, key_id(source, key), None, number)
+            else:
+                which = key_id(source, key)
+                known = self._index.current(which) == video or self._index.is_former(video)
+                if kind == Kind.NEW and known:
+                    self.doubled.append(video_id)
+                self._index.put(source, which, video, number)
+            if kind == Kind.NEW and (batch := f"{number:08d}") not in self.batches[-1:]:
+                self.batches.append(batch)
 
     def is_known(self, video: Video) -> bool:
         """Whether this version of this object was ever ingested (as far as the log has been read)."""
-        return video.video_id in self._known
+        return self.is_current(video) or self._index.is_former(bytes.fromhex(video.video_id))
 
     def is_current(self, video: Video) -> bool:
         """Whether this version is the latest one observed for its key."""
-        return self._current.get((video.source, video.key)) == video.video_id
+        return self._index.current(video.key_id) == bytes.fromhex(video.video_id)
 
-    def append(self, videos: Sequence[Video]) -> IngestEntry | None:
-        """Record an observation of videos, as one entry; None when all of it is known already.
+    def holds(self, source: str, key: str, version: str) -> bool:
+        """Whether a key is current in this version."""
+        return self._index.current(key_id(source, key)) == version_id(source, key, version)
 
-        However many writers offer the same videos, each is new in one entry only.
+    def has_key(self, video: Video) -> bool:
+        """Whether the key is there in some version, as far as the log knows."""
+        return self._index.current(video.key_id) is not None
+
+    def is_news(self, video: Video) -> bool:
+        """Whether the log should know that this version is what its key holds now."""
+        return not self.is_current(video) and not self._index.is_erased(bytes.fromhex(video.video_id))
+
+    def current(self, source: str, key: str) -> Video | None:
+        """The version of a key that is current, as far as the log has been read."""
+        with self._lock:
+            found = self._index.found(key_id(source, key))
+        return next(self._videos([found]), None) if found else None
+
+    def append(
+        self, videos: Sequence[Video], gone: Sequence[Video] = (), as_of: int | None = None
+    ) -> IngestEntry | None:
+        """Record an observation, as one entry: videos that are there, and videos that are not.
+
+        None when all of it is known already. However many writers offer the same videos, each is new
+        in one entry only. ``as_of`` is the log's tail when they were looked at (None: now): what others
+        have said about a key since then may be newer, and stays.
         """
 
         def decide(number: int) -> IngestEntry | None:
-            news = [video for video in videos if not self.is_current(video)]
-            if not news:
+            # A listing may name a key twice, when it is overwritten meanwhile: the last one counts.
+            latest = {video.key_id: video for video in videos}.values()
+            news = [v for v in latest if self.is_news(v) and not self._is_stale(v, as_of)]
+            there = {video.key_id for video in news}
+            deleted = tuple(
+                v
+                for v in gone
+                if self.is_current(v)
+                and v.key_id not in there
+                and not self._is_stale(v, as_of)
+                and not self._index.is_erased(bytes.fromhex(v.video_id))
+            )
+            if not news and not deleted:
                 return None
             return IngestEntry(
                 number=number,
                 observed_at=datetime.now(UTC),
                 videos=tuple(video for video in news if not self.is_known(video)),
                 seen_again=tuple(video for video in news if self.is_known(video)),
+                deleted=deleted,
             )
 
-        entry = self._log.append(decide, self.catch_up)
-        self.catch_up()
+        with self._lock:
+            entry = self._log.append(decide, self.catch_up)
+            self.catch_up()
         return entry
+
+    def _is_stale(self, video: Video, as_of: int | None) -> bool:
+        return as_of is not None and self._index.changed(video.key_id) > as_of
+
+    def batch_of(self, video: Video) -> str:
+        """The batch in which a video that is current was new."""
+        with self._lock:
+            return f"{self._index.batch(video.key_id):08d}"
+
+    def erase(self, video_ids: Collection[str], named_in: Collection[int], done: bool) -> None:
+        """Record that every trace of these versions is being removed, or that this is ``done``.
+
+        ``named_in`` are the numbers of the entries that name them.
+        """
+
+        def decide(number: int) -> IngestEntry:
+            ids = tuple(sorted(video_ids))
+            return IngestEntry(
+                number=number,
+                observed_at=datetime.now(UTC),
+                erasing=() if done else ids,
+                erased=ids if done else (),
+                named_in=tuple(sorted(named_in)),
+            )
+
+        with self._lock:
+            self._log.append(decide, self.catch_up)
+            self.catch_up()
+
+    def being_erased(self) -> list[str]:
+        """Ids of versions of which an erasure has begun, as far as is known, and not ended."""
+        with self._lock:
+            return self._index.being_erased()
+
+    def begin_look(self) -> int:
+        """The number of a new look through the whole source, for :meth:`looked_at` and :meth:`overlooked`."""
+        with self._lock:
+            self._looks += 1
+            return self._looks
+
+    def looked_at(self, video: Video, look: int) -> None:
+        """The look came upon this key."""
+        with self._lock:
+            self._index.look_at(video.key_id, look)
+
+    def overlooked(self, source: str, look: int, tail: int) -> Iterator[list[Video]]:
+        """Current videos of a source, from entries up to ``tail``, whose keys the look did not come upon.
+
+        In lists of 20 000 or so: each takes a pass over the whole index.
+        """
+        after = 0
+        while True:
+            with self._lock:
+                missed = self._index.overlooked(source, look, after, tail, limit=20_000)
+            if not missed:
+                return
+            yield list(self._videos(missed))
+            after = missed[-1][0]
+
+    def _videos(self, found: Iterable[tuple[int, str]]) -> Iterator[Video]:
+        """The videos of numbers and ids, as the index gives them."""
+        for number, ids in groupby(found, key=lambda numbered: numbered[0]):
+            wanted = {video_id for _, video_id in ids}
+            entry = self.entry(number)
+            yield from (v for v in entry.videos + entry.seen_again if v.video_id in wanted)
+
+    def entry(self, number: int) -> IngestEntry:
+        """One entry. Raises :class:`~speech.errors.StoreError` if there is none."""
+        if entry := self._log.entry(number):
+            return entry
+        raise StoreError(f"entry {number} is missing from the ingest log of {self._store.url}: restore it")
 
     def batch(self, batch: str) -> IngestEntry:
         """The entry behind a partition key. Raises :class:`~speech.errors.StoreError` if there is none."""
-        data = self._store.get(layout.numbered(layout.INGEST, int(batch))) if batch.isdecimal() else None
-        if data is None:
+        entry = self._log.entry(int(batch)) if batch.isdecimal() else None
+        if entry is None:
             raise StoreError(f"batch {batch!r} is not in the ingest log of {self._store.url}")
-        return IngestEntry.model_validate_json(data)
+        return entry
 
-    def entries(self, after: int) -> Iterable[IngestEntry]:
-        """All entries with a higher number, in order."""
+    def tables(self, after: int) -> Iterator[pa.Table]:
+        """All observations of entries with a higher number, in order, a bounded number of rows at a time."""
+        for number, table in self._checkpoints(after):
+            yield table
+            after = number
         log = NumberedLog(self._store, layout.INGEST, IngestEntry)
         log.tail = after
-        return log.read_on()
+        while entries := list(islice(log.read_on(), CHECKPOINT_ENTRIES)):
+            yield as_table(entries)
+
+    def write_checkpoints(self) -> int:
+        """Make reading cheap: sum up every full thousand of entries as one object; how many were written."""
+        written = 0
+        known = {found.key for found in self._store.list(layout.CHECKPOINTS)}
+        for last in range(CHECKPOINT_ENTRIES, self.tail + 1, CHECKPOINT_ENTRIES):
+            key = layout.checkpoint(last)
+            if key in known:
+                continue
+            erasures = self._index.erasures()
+            # Read anew: an entry may have been rewritten since this process has seen it.
+            entries = map(self.entry, range(last - CHECKPOINT_ENTRIES + 1, last + 1))
+            written += self._store.create(key, encode(as_table(entries)))
+            self.catch_up()
+            if self._index.erasures() != erasures:
+                self._store.delete(key)  # it may hold what was erased meanwhile; next time
+        return written
+
+
+@lru_cache(maxsize=1)
+def shared_log(url: str) -> IngestLog:
+    """The log of a store, read once for all ticks of a process; each tick only reads on."""
+    return IngestLog(Store(url=url))

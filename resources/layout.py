@@ -3,19 +3,36 @@
 Keys hold only numbers, hashes and model names, never a video's own name.
 """
 
+import hashlib
+
 INGEST = "ingest"
 """``ingest/00000042.json``: the ingest log, one entry a batch. Append-only."""
+
+CHECKPOINTS = "ingest_checkpoints"
+"""``ingest_checkpoints/00001000.parquet``: entries 1 to 1000 of the ingest log in one object, and so on."""
+
+LISTING = "listing/position.json"
+"""How far the look through the source that is under way has come."""
+
+RETRIES = "retries"
+"""``retries/batch=00000042/model=m.json``: what may be tried again."""
+
+DEAD_LETTERS = "dead_letters"
+"""Notifications that nobody can read, each with the reason."""
 
 CHAMPIONS = "champions"
 """``champions/00000001.json``: who became champion when, and why. Append-only."""
 
+PROBED = "probed"
 EXTRACTED = "extracted"
+UNFINISHED = "unfinished"
 TRANSCRIPTS = "transcripts"
 ATTEMPTS = "attempts"
 
 PROBES = "probes"
 """``probes/<random>``: written, read and deleted by ``asr doctor``."""
 
+SNAPSHOTS = "snapshots"
 LATEST_SNAPSHOT = "snapshots/latest.json"
 """Names the newest published copy of the warehouse."""
 
@@ -29,9 +46,29 @@ def numbered(folder: str, number: int) -> str:
     return f"{folder}/{number:08d}.json"
 
 
+def checkpoint(last: int) -> str:
+    """Entries of the ingest log up to number ``last``."""
+    return f"{CHECKPOINTS}/{last:08d}.parquet"
+
+
+def retries_of(batch: str) -> str:
+    """The folder of what may be tried again in a batch."""
+    return f"{RETRIES}/batch={batch}"
+
+
+def retry(batch: str, model: str) -> str:
+    """What of a batch one model version may do better at another time."""
+    return f"{retries_of(batch)}/model={model}.json"
+
+
+def dead_letter(body: str) -> str:
+    """One notification, known by its text."""
+    return f"{DEAD_LETTERS}/{hashlib.blake2b(body.encode(), digest_size=16).hexdigest()}.json"
+
+
 def probed(batch: str) -> str:
     """What raw_videos saw of a batch."""
-    return f"probed/batch={batch}.json"
+    return f"{PROBED}/batch={batch}.json"
 
 
 def audio(video_id: str) -> str:
@@ -61,7 +98,7 @@ def attempts(model: str, batch: str, run_id: str) -> str:
 
 def unfinished(model: str, batch: str) -> str:
     """The folder of videos that are done in a batch that is not: a killed step need not redo them."""
-    return f"unfinished/model={model}/batch={batch}"
+    return f"{UNFINISHED}/model={model}/batch={batch}"
 
 
 def unfinished_video(model: str, batch: str, fingerprint: str, video_id: str) -> str:
@@ -71,4 +108,4 @@ def unfinished_video(model: str, batch: str, fingerprint: str, video_id: str) ->
 
 def snapshot(number: int) -> str:
     """One published copy of the warehouse."""
-    return f"snapshots/{number:08d}.duckdb"
+    return f"{SNAPSHOTS}/{number:08d}.duckdb"

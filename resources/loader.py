@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
+from pathlib import PurePath
 from typing import Any, TypeVar
 
 import duckdb
@@ -41,6 +42,17 @@ class Loader:
         """The number of the newest load that brought anything; 0 when there was none."""
         return self.number("SELECT coalesce(max(load), 0) FROM load_ledger")
 
+    def ingested_through(self) -> int:
+        """The number of the newest entry of the ingest log that is in here; 0 before the first."""
+        newest = self._db.execute(
+            "SELECT max(object) FROM load_ledger WHERE starts_with(object, ?)", [f"{layout.INGEST}/"]
+        ).fetchone()
+        return int(PurePath(newest[0]).stem) if newest and newest[0] else 0
+
+    def holds_erased(self) -> bool:
+        """Whether a video is in here of which no trace must be left."""
+        return self.number("SELECT count(*) FROM videos SEMI JOIN erased USING (video_id)") > 0
+
     def identity(self) -> str:
         """Which DuckDB file this is."""
         (name,) = self._db.execute("SELECT warehouse FROM identity").fetchone() or ("",)
@@ -58,40 +70,30 @@ class Loader:
 
     def load_ingest_log(self) -> None:
         """New entries of the ingest log, as videos and observations."""
-        after = self.number("SELECT coalesce(max(number), 0) FROM observations")
-        entries = list(IngestLog(self._store).entries(after))
-        if not entries:
-            return
-        observed = [
-            video.model_dump()
-            | {
-                "video_id": video.video_id,
-                "number": entry.number,
-                "observed_at": entry.observed_at,
-                "batch": entry.batch,
-            }
-            for entry in entries
-            for video in entry.videos + entry.seen_again
-        ]
-        with self._transaction({layout.numbered(layout.INGEST, entry.number): "" for entry in entries}):
-            self._incoming(observed)
-            # A video that is seen again is known already, and keeps its batch.
-            self._db.execute(
-                """
-                INSERT INTO videos BY NAME
-                SELECT video_id, source, key AS video_key, version AS content_version, batch,
-                       size_bytes, modified_at, 'waiting' AS status
-                FROM incoming WHERE batch IS NOT NULL
-                QUALIFY row_number() OVER (PARTITION BY video_id ORDER BY number) = 1
-                ON CONFLICT DO NOTHING
-                """
-            )
-            self._db.execute(
-                """
-                INSERT INTO observations BY NAME
-                SELECT number, source, key AS video_key, video_id, observed_at FROM incoming
-                """
-            )
+        for table in IngestLog(self._store).tables(self.ingested_through()):
+            newest = table["number"][-1].as_py()
+            with self._transaction({layout.numbered(layout.INGEST, newest): ""}):
+                self._db.register("incoming", table)
+                # A video that is seen again is known already, and keeps its batch.
+                self._db.execute(
+                    """
+                    INSERT INTO videos BY NAME
+                    SELECT video_id, source, key AS video_key, version AS content_version,
+                           format('{:08d}', number) AS batch, size_bytes, modified_at, 'waiting' AS status
+                    FROM incoming WHERE kind = 'new'
+                    ON CONFLICT DO NOTHING
+                    """
+                )
+                self._db.execute(
+                    """
+                    INSERT INTO observations BY NAME
+                    SELECT number, kind, source, key AS video_key, video_id, observed_at FROM incoming
+                    WHERE key IS NOT NULL
+                    """
+                )
+                self._db.execute(
+                    "INSERT OR IGNORE INTO erased SELECT video_id FROM incoming WHERE kind = 'erasing'"
+                )
 
     def load_champions(self) -> None:
         """New entries of the champions' log."""
@@ -124,7 +126,10 @@ class Loader:
 
     def _load_extracted(self, keys: list[str]) -> None:
         batches = [self._present(key, ExtractedBatch.read(self._store, key)) for key in keys]
-        self._incoming([_video_columns(video) for batch in batches for video in batch.videos])
+        rows = [_video_columns(video) for batch in batches for video in batch.videos]
+        if not rows:
+            return  # all of them were erased
+        self._incoming(rows)
         # Column by column, from the table itself: a new column is written the day it is added.
         columns = [column for column in self._db.table("incoming").columns if column != "video_id"]
         self._db.execute(
@@ -136,18 +141,19 @@ class Loader:
         published = [self._present(key, PublishedTranscripts.read(self._store, key)) for key in keys]
         for transcripts in published:
             self._sweep(transcripts.head)
-        self._incoming(
-            [
-                outcome.model_dump()
-                | {
-                    "model_version": transcripts.head.model,
-                    "model_fingerprint": transcripts.head.fingerprint,
-                    "batch": transcripts.head.batch,
-                }
-                for transcripts in published
-                for outcome in transcripts.head.outcomes
-            ]
-        )
+        rows = [
+            outcome.model_dump()
+            | {
+                "model_version": transcripts.head.model,
+                "model_fingerprint": transcripts.head.fingerprint,
+                "batch": transcripts.head.batch,
+            }
+            for transcripts in published
+            for outcome in transcripts.head.outcomes
+        ]
+        if not rows:
+            return
+        self._incoming(rows)
         words = pa.concat_tables(
             transcripts.words.append_column(
                 "model_version", pa.array([transcripts.head.model] * len(transcripts.words), pa.string())
@@ -237,6 +243,11 @@ def _video_columns(video: ExtractedVideo) -> dict[str, Any]:
         "status": video.status,
         "reason": video.reason,
         "message": video.message,
+        "language_hint": video.sidecar.language,
+        "hints": list(video.sidecar.hints) or None,
+        "reference": video.sidecar.reference,
+        "metadata": video.sidecar.metadata,
+        "sidecar_problem": video.sidecar.problem,
         "duration_s": video.duration_s,
         "decode_errors": video.audio.decode_errors if video.audio else None,
         "clock_jumps": video.audio.clock_jumps if video.audio else None,

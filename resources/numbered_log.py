@@ -30,24 +30,37 @@ class NumberedLog(Generic[E]):
     def __init__(self, store: Store, folder: str, entry_type: type[E]) -> None:
         self._store, self._folder, self._type = store, folder, entry_type
         self.tail = 0
+        self._looked = False
 
     def read_on(self) -> Iterator[E]:
         """Entries that were not read yet, in order.
 
         Raises :class:`~speech.errors.StoreError` for an entry that is damaged or missing.
         """
-        after = layout.numbered(self._folder, self.tail) if self.tail else None
-        for key in sorted(found.key for found in self._store.list(self._folder, after)):
-            expected = layout.numbered(self._folder, self.tail + 1)
-            data = self._store.get(key)
-            if key != expected or data is None:
-                raise StoreError(f"{self._store.url}: found {key} where {expected} should be; restore it")
-            try:
-                entry = self._type.model_validate_json(data)
-            except ValidationError as error:
-                raise StoreError(f"{self._store.url}/{key} is damaged: restore it from a backup") from error
+        if not self._looked:
+            # Once: a hole in the log must not be taken for its end, and then be written into.
+            after = layout.numbered(self._folder, self.tail) if self.tail else None
+            for number, key in enumerate(self._keys(after), start=self.tail + 1):
+                expected = layout.numbered(self._folder, number)
+                if key != expected:
+                    raise StoreError(f"{self._store.url}: found {key} where {expected} should be; restore it")
+            self._looked = True
+        # Asking for the next number costs the same however long the log is; listing does not.
+        while (entry := self.entry(self.tail + 1)) is not None:
             self.tail += 1
             yield entry
+
+    def _keys(self, after: str | None) -> list[str]:
+        return sorted(found.key for found in self._store.list(self._folder, after))
+
+    def entry(self, number: int) -> E | None:
+        """One entry; None when there is none of that number. Raises StoreError when it is damaged."""
+        key = layout.numbered(self._folder, number)
+        data = self._store.get(key)
+        try:
+            return None if data is None else self._type.model_validate_json(data)
+        except ValidationError as error:
+            raise StoreError(f"{self._store.url}/{key} is damaged: restore it from a backup") from error
 
     def skip(self) -> None:
         """Read to the tail, for those who only need its number."""
@@ -55,7 +68,7 @@ class NumberedLog(Generic[E]):
             pass
 
     def append(
-        self, decide: Callable[[int], E | None], catch_up: Callable[[], None] | None = None
+        self, decide: Callable[[int], E | None], catch_up: Callable[[], object] | None = None
     ) -> E | None:
         """Add what ``decide(number)`` returns; None adds nothing.
 

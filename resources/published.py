@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ValidationError
 
-from resources.ingest_log import Video
+from resources.observations import Video
+from resources.sidecars import Sidecar
 from resources.store import Store
 from speech.errors import Reason, StoreError
 from speech.media import AudioInfo, MediaInfo
@@ -73,6 +74,7 @@ class ProbedVideo(BaseModel, frozen=True):
     reason: Reason | None = None
     message: str | None = None
     media: MediaInfo | None = None
+    sidecar: Sidecar = Sidecar()
 
 
 class ExtractedVideo(ProbedVideo, frozen=True):

@@ -25,17 +25,26 @@ CREATE TABLE IF NOT EXISTS videos (
     sample_rate     INTEGER,
     channels        INTEGER,
     decode_errors   INTEGER,
-    clock_jumps     INTEGER
+    clock_jumps     INTEGER,
+    language_hint   VARCHAR,              -- the rest is what its sidecar files say
+    hints           VARCHAR[],
+    reference       VARCHAR,              -- what is truly said
+    metadata        VARCHAR,              -- JSON
+    sidecar_problem VARCHAR
 );
 
--- The ingest log: who was seen when. The latest observation of a key is the current one.
+-- The ingest log: who was seen when, or seen to be gone. The latest observation of a key is the current one.
 CREATE TABLE IF NOT EXISTS observations (
     number      BIGINT NOT NULL,
+    kind        VARCHAR NOT NULL,         -- new, again, deleted
     source      VARCHAR NOT NULL,
     video_key   VARCHAR NOT NULL,
     video_id    VARCHAR NOT NULL,
     observed_at TIMESTAMPTZ NOT NULL
 );
+
+-- Videos of which every trace was removed, but for this.
+CREATE TABLE IF NOT EXISTS erased (video_id VARCHAR PRIMARY KEY);
 
 CREATE TABLE IF NOT EXISTS transcripts (
     video_id          VARCHAR NOT NULL,
@@ -109,6 +118,7 @@ SELECT videos.*
 FROM videos
 SEMI JOIN (
     SELECT arg_max(video_id, number) AS video_id FROM observations GROUP BY source, video_key
+    HAVING arg_max(kind, number) <> 'deleted'
 ) AS latest USING (video_id);
 
 CREATE OR REPLACE VIEW champion_current AS

@@ -1,12 +1,21 @@
 """The environment: every setting has a default that works in a clone."""
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, Field, NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from speech.errors import AsrError, what_is_wrong
 
 HOME = Path(__file__).parents[1]
 """The clone: models.toml, the samples and the instance configuration lie here."""
+
+MEDIA_SUFFIXES = (
+    ".mp4 .m4v .mov .mkv .webm .avi .ts .m2ts .mts .mpg .mpeg .flv .wmv .asf .3gp "
+    ".wav .mp3 .m4a .aac .mka .flac .ogg .oga .opus .wma .aiff .aif .caf .amr .ac3"
+)
 
 
 def as_url(path_or_url: str) -> str:
@@ -27,16 +36,52 @@ def local_path(url: str) -> Path | None:
     return Path(url.removeprefix("file://")) if url.startswith("file://") else None
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What the environment says, with plain paths turned into URLs where a URL is meant."""
+def _as_path(path_or_url: Any) -> Path:
+    return local_path(as_url(str(path_or_url))) or Path(path_or_url).absolute()
 
-    source_url: str
-    store_url: str
-    warehouse: Path
-    models: Path
-    champion: str | None
-    dagster_home: Path
+
+def _state(found: dict[str, Any]) -> Path:
+    """Where this machine keeps what is not in the store."""
+    return local_path(found["store_url"]) or Path("data").absolute()
+
+
+def _own_models() -> Path:
+    own = Path("models.toml")
+    return own if own.exists() else HOME / own
+
+
+Url = Annotated[str, AfterValidator(as_url)]
+LocalPath = Annotated[Path, AfterValidator(_as_path)]
+
+
+class Settings(BaseSettings):
+    """What the environment says: ``ASR_SOURCE_URL`` is ``source_url``, and so on; empty counts as not set.
+
+    Plain paths become URLs where a URL is meant; relative ones are relative to the working folder.
+    """
+
+    model_config = SettingsConfigDict(
+        alias_generator=lambda name: f"ASR_{name.upper()}",  # also what an error calls it
+        env_ignore_empty=True,
+        frozen=True,
+        validate_default=True,
+    )
+
+    source_url: Url = "videos"
+    queue_url: str = ""
+    store_url: Url = "data"
+    warehouse: LocalPath = Field(default_factory=lambda found: _state(found) / "warehouse.duckdb")
+    models: LocalPath = Field(default_factory=_own_models)
+    champion: str | None = None
+    dagster_home: LocalPath = Field(
+        default_factory=lambda found: _state(found) / "dagster", alias="DAGSTER_HOME"
+    )
+    suffixes: str = MEDIA_SUFFIXES
+    min_bytes: NonNegativeInt = 0
+    max_bytes: PositiveInt = 5 << 40  # no object of S3 is larger
+    min_age_s: NonNegativeFloat = 5.0
+    batch_videos: PositiveInt = 64
+    batch_wait_s: NonNegativeFloat | None = None
 
     def export(self) -> None:
         """Tell child processes the same, wherever they start."""
@@ -50,20 +95,8 @@ class Settings:
 
     @classmethod
     def from_env(cls) -> Self:
-        """Read ``ASR_*`` and ``DAGSTER_HOME``; relative paths are relative to the working folder."""
-        store_url = as_url(os.environ.get("ASR_STORE_URL") or "data")
-        state = local_path(store_url) or Path("data").absolute()
-        own_models = Path("models.toml")
-        return cls(
-            source_url=as_url(os.environ.get("ASR_SOURCE_URL") or "videos"),
-            store_url=store_url,
-            warehouse=_path("ASR_WAREHOUSE", state / "warehouse.duckdb"),
-            models=_path("ASR_MODELS", own_models if own_models.exists() else HOME / "models.toml"),
-            champion=os.environ.get("ASR_CHAMPION") or None,
-            dagster_home=_path("DAGSTER_HOME", state / "dagster"),
-        )
-
-
-def _path(variable: str, default: Path) -> Path:
-    given = os.environ.get(variable)
-    return (local_path(as_url(given)) if given else None) or default.absolute()
+        """Raises :class:`~speech.errors.AsrError` for a value that cannot be."""
+        try:
+            return cls()
+        except ValidationError as error:
+            raise AsrError(f"set it to something else: {what_is_wrong(error)}") from error

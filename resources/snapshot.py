@@ -70,6 +70,15 @@ def publish(store: Store, path: Path, report: LoadReport) -> bool:
     return True
 
 
+def delete_former(store: Store) -> None:
+    """Remove every copy but the newest."""
+    newest = latest(store)
+    kept = {layout.LATEST_SNAPSHOT, layout.snapshot(newest.number)} if newest else set()
+    for found in list(store.list(layout.SNAPSHOTS)):
+        if found.key not in kept:
+            store.delete(found.key)
+
+
 @contextmanager
 def read(store: Store, cache: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     """The newest snapshot, read-only and sandboxed: no files, no network, no writes, no settings.

@@ -1,32 +1,70 @@
 """The source: other people's bucket or folder, whose keys may be anything. Read only."""
 
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from math import inf
 from typing import Any, Protocol
 
+import boto3
+from botocore import UNSIGNED
+from botocore.config import Config
 from botocore.exceptions import BotoCoreError
 from dagster import ConfigurableResource, ResourceDependency
 from dagster_aws.s3 import S3Resource
 from pydantic import Field, PrivateAttr
 
-from resources.ingest_log import Video
-from resources.settings import local_path
+from resources.observations import Video
+from resources.settings import MEDIA_SUFFIXES, Settings, local_path
 from resources.source_local import LocalFolder
 from resources.source_s3 import S3Bucket
 from speech.errors import SourceUnavailable
 from speech.media import ByteSource
+from speech.types import Seconds
 
-MEDIA_SUFFIXES = (
-    ".mp4 .m4v .mov .mkv .webm .avi .ts .m2ts .mts .mpg .mpeg .flv .wmv .asf .3gp "
-    ".wav .mp3 .m4a .aac .mka .flac .ogg .oga .opus .wma .aiff .aif .caf .amr .ac3"
-)
+CONNECT_S, ANSWER_S, ATTEMPTS = 5, 10, 3
+"""Dagster ends a tick of a sensor after 60 s: a bucket that hangs has to be given up before."""
+
+
+_CLIENT_OPTIONS = {
+    *("region_name", "endpoint_url", "use_ssl", "verify"),
+    *("aws_access_key_id", "aws_secret_access_key", "aws_session_token"),
+}
+
+
+class S3(S3Resource):
+    """dagster-aws's resource, with an end to how long a bucket may keep somebody waiting."""
+
+    max_attempts: int = ATTEMPTS
+
+    def get_client(self) -> Any:
+        """A client of boto3."""
+        patience = Config(
+            connect_timeout=CONNECT_S,
+            read_timeout=ANSWER_S,
+            retries={"mode": "standard", "max_attempts": self.max_attempts},
+            signature_version=UNSIGNED if self.use_unsigned_session else None,
+        )
+        session = boto3.session.Session(profile_name=self.profile_name)
+        return session.client("s3", config=patience, **self.model_dump(include=_CLIENT_OPTIONS))
 
 
 class SourceBackend(Protocol):
-    """What a kind of source can do."""
+    """What a kind of source can do; ``name`` is its videos' :attr:`~resources.observations.Video.source`."""
 
-    def list(self) -> Iterator[Video]:
-        """All objects as they are now. Raises SourceUnavailable rather than ending early."""
+    name: str
+
+    def list(self, after: str | None = None) -> Iterator[Video]:
+        """Objects as they are now, in an order of this kind's own, from the one after key ``after``.
+
+        Raises SourceUnavailable rather than ending early.
+        """
+
+    def find(self, key: str) -> Video | None:
+        """One object as it is now; None when it is not there. SourceUnavailable when unsure."""
+
+    def covers(self, video: Video) -> bool:
+        """Whether a video belongs to what is listed here, be it there or not."""
 
     def open(self, video: Video) -> AbstractContextManager[ByteSource]:
         """That version's bytes. Raises SourceObjectError when it is gone or another version now."""
@@ -37,8 +75,21 @@ class Source(ConfigurableResource[Any]):
 
     url: str = Field(description="The watched bucket or folder: s3://bucket/prefix or file:///…")
     suffixes: str = Field(default=MEDIA_SUFFIXES, description="Which names are videos: endings, lower case")
+    min_bytes: int = Field(default=0, ge=0, description="Smaller objects are no videos")
+    max_bytes: int = Field(default=5 << 40, description="Larger objects are no videos")
     s3: ResourceDependency[S3Resource]
     _backend: SourceBackend | None = PrivateAttr(default=None)
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Source":
+        """The source that the environment names."""
+        return cls(
+            url=settings.source_url,
+            suffixes=settings.suffixes,
+            min_bytes=settings.min_bytes,
+            max_bytes=settings.max_bytes,
+            s3=S3(),
+        )
 
     @property
     def backend(self) -> SourceBackend:
@@ -57,16 +108,51 @@ class Source(ConfigurableResource[Any]):
                 raise SourceUnavailable(f"{self.url}: {error}; check the AWS_* variables") from error
         raise SourceUnavailable(f"{self.url}: a source is a folder or s3://bucket/prefix; set ASR_SOURCE_URL")
 
-    def list(self) -> Iterator[Video]:
-        """All videos at the source, as they are now."""
-        endings = tuple(self.suffixes.split())
-        return (
-            video
-            for video in self.backend.list()
-            # Hidden files are other programs' notes about a video ("._talk.mp4"), or its first half.
-            if video.key.lower().endswith(endings) and not video.key.rpartition("/")[2].startswith(".")
-        )
+    def look(self, after: str | None = None, until: Seconds = inf) -> "Look":
+        """A look through the videos at the source, from the one after key ``after``."""
+        return Look(self, after, until)
+
+    def find(self, key: str) -> Video | None:
+        """The video of a key as it is now; None when there is none, or it is no video of this source."""
+        found = self.backend.find(key)
+        return found if found and self.covers(found) else None
+
+    def covers(self, video: Video) -> bool:
+        """Whether a look through the source would come upon this key, if it were there."""
+        return self.backend.covers(video) and self.wants(video)
+
+    @property
+    def name(self) -> str:
+        """What :attr:`Video.source` is of everything listed here: the bucket without a prefix, the folder."""
+        return self.backend.name
+
+    def wants(self, video: Video) -> bool:
+        """Whether an object is a video by its name and size."""
+        name = video.key.rpartition("/")[2].lower()
+        # Hidden files are other programs' notes about a video ("._talk.mp4"), or its first half.
+        named = name.endswith(tuple(self.suffixes.split())) and not name.startswith(".")
+        return named and self.min_bytes <= video.size_bytes <= self.max_bytes
 
     def open(self, video: Video) -> AbstractContextManager[ByteSource]:
         """The bytes of one version of one video; never a mix of two versions."""
         return self.backend.open(video)
+
+
+class Look:
+    """Videos one by one, until the source has no more or the time is over.
+
+    ``position`` is the key of the last object looked at, video or not; None once all were.
+    """
+
+    def __init__(self, source: Source, after: str | None, until: Seconds) -> None:
+        self._source, self._until = source, until
+        self.position = after
+
+    def __iter__(self) -> Iterator[Video]:
+        for found in self._source.backend.list(self.position):
+            if self._source.wants(found):
+                yield found
+            self.position = found.key
+            if time.monotonic() > self._until:
+                return
+        self.position = None

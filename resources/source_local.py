@@ -1,17 +1,20 @@
 """A watched folder, through the standard library. A video's version is its size and mtime in ns."""
 
+import errno
 import logging
 import os
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from resources.ingest_log import Video
+from resources.observations import Video
 from speech.errors import Reason, SourceObjectError, SourceUnavailable
 from speech.media import ByteSource, LocalFile
 
 _log = logging.getLogger(__name__)
+_NO_FILE = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG}
 _YEAR_9999 = 253_402_300_799.0
 
 
@@ -20,19 +23,21 @@ class LocalFolder:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._name = f"file://{folder}"
+        self.name = f"file://{folder}"
 
-    def list(self) -> Iterator[Video]:
-        """Regular files below the folder, folder by folder; links are not followed out of it."""
-        folders = [self._folder]
-        while folders:
-            entries = self._entries(folders.pop())
-            folders += [
-                Path(entry.path) for entry in reversed(entries) if entry.is_dir(follow_symlinks=False)
-            ]
-            for entry in entries:
-                if not entry.is_file(follow_symlinks=False):
-                    continue
+    def list(self, after: str | None = None) -> Iterator[Video]:
+        """Regular files below the folder, name by name; links are not followed out of it."""
+        yield from self._below(self._folder, Path(after).parts if after else ())
+
+    def _below(self, folder: Path, after: Sequence[str]) -> Iterator[Video]:
+        """What comes after the path whose parts are ``after`` (none: everything)."""
+        for entry in self._entries(folder):
+            first, rest = (after[0], after[1:]) if after else ("", ())
+            if entry.name < first:
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                yield from self._below(Path(entry.path), rest if entry.name == first else ())
+            elif entry.name != first and entry.is_file(follow_symlinks=False):
                 if not _is_text(entry.path):
                     _log.warning("%r: skipped, its name is not UTF-8; rename it", entry.path)
                     continue
@@ -41,6 +46,28 @@ class LocalFolder:
                 except FileNotFoundError:
                     continue
 
+    def find(self, key: str) -> Video | None:
+        """One file as it is now."""
+        path = self._folder / key
+        try:
+            found = path.lstat()
+        except OSError as error:
+            if error.errno not in _NO_FILE:
+                raise SourceUnavailable(
+                    f"{self._folder}: a file in it cannot be looked at ({error.strerror})"
+                ) from None
+            if not self._entries(self._folder):
+                raise SourceUnavailable(
+                    f"{self._folder} is empty, and was not: mount what belongs there; "
+                    "if all of it is gone for good, put any file into it"
+                ) from None
+            return None
+        return self._video(path, found) if stat.S_ISREG(found.st_mode) else None
+
+    def covers(self, video: Video) -> bool:
+        """Whether this folder is where a video would be."""
+        return video.source == self.name
+
     def _entries(self, folder: Path) -> Sequence[os.DirEntry[str]]:
         try:
             with os.scandir(folder) as found:
@@ -48,19 +75,20 @@ class LocalFolder:
         except OSError as error:
             if folder != self._folder and isinstance(error, FileNotFoundError):
                 return []  # a subfolder that went away while we looked is simply not there
+            which = "cannot be read" if folder == self._folder else "has a folder that cannot be read"
             raise SourceUnavailable(
-                f"{folder}: the source folder cannot be read ({error.strerror}); "
+                f"{self._folder}: the source folder {which} ({error.strerror}); "
                 "create it, or set ASR_SOURCE_URL to the folder with your videos"
-            ) from error
+            ) from None
 
-    def _video(self, path: Path, stat: os.stat_result) -> Video:
+    def _video(self, path: Path, found: os.stat_result) -> Video:
         return Video(
-            source=self._name,
+            source=self.name,
             key=str(path.relative_to(self._folder)),
-            version=_version(stat),
-            size_bytes=stat.st_size,
+            version=_version(found),
+            size_bytes=found.st_size,
             # Some file systems hold years that no calendar here knows.
-            modified_at=datetime.fromtimestamp(min(max(stat.st_mtime, 0.0), _YEAR_9999), UTC),
+            modified_at=datetime.fromtimestamp(min(max(found.st_mtime, 0.0), _YEAR_9999), UTC),
         )
 
     @contextmanager
@@ -83,7 +111,7 @@ class LocalFolder:
             if not self._folder.is_dir():
                 raise SourceUnavailable(f"{self._folder}: the source folder is gone") from error
             raise SourceObjectError(
-                Reason.MISSING, f"{video.key}: gone from {self._name} before it could be read"
+                Reason.MISSING, f"{video.key}: gone from {self.name} before it could be read"
             ) from error
         except OSError as error:
             raise SourceObjectError(
@@ -114,8 +142,8 @@ def _check(video: Video, file: LocalFile) -> None:
         )
 
 
-def _version(stat: os.stat_result) -> str:
-    return f"{stat.st_size}-{stat.st_mtime_ns}"
+def _version(found: os.stat_result) -> str:
+    return f"{found.st_size}-{found.st_mtime_ns}"
 
 
 def _is_text(path: str) -> bool:

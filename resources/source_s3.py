@@ -10,13 +10,27 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from resources.ingest_log import Video
+from resources.observations import Video
 from speech.errors import Reason, SourceObjectError, SourceUnavailable
 from speech.media import ByteSource
 
 _READ_AHEAD = 8 << 20
-_THIS_OBJECT_ONLY = {"AccessDenied", "403", "InvalidObjectState", "KMS.DisabledException", "MethodNotAllowed"}
+_THIS_OBJECT_ONLY = {
+    *("AccessDenied", "403", "InvalidObjectState", "KMS.DisabledException", "MethodNotAllowed"),
+    "InvalidRequest",  # it is encrypted with a key of its customer's
+}
 """Answers about one object: archived, or under another policy or key than the bucket that was listed."""
+
+_UNSURE = {"400", "403", "404"}
+"""Answers to HEAD, which have no text, that may be about one object only."""
+
+_NO_KEY = {"KeyTooLongError", "InvalidURI", "InvalidArgument"}
+"""Answers to a key that no object can have."""
+
+
+def _code(error: BotoCoreError | ClientError) -> str:
+    """What went wrong, in a word: S3's own, else boto's."""
+    return error.response["Error"]["Code"] if isinstance(error, ClientError) else type(error).__name__
 
 
 class S3Bucket:
@@ -27,28 +41,58 @@ class S3Bucket:
         # "videos" must not match "videos-private/".
         self._prefix = f"{prefix.rstrip('/')}/" if prefix else ""
         self._bucket, self._client = bucket, client
-        self._name = f"s3://{bucket}"
+        self.name = f"s3://{bucket}"
 
-    def list(self) -> Iterator[Video]:
-        """Every object below the prefix, page by page."""
+    def list(self, after: str | None = None) -> Iterator[Video]:
+        """Every object below the prefix, page by page, in the order of their keys' bytes."""
         pages = self._client.get_paginator("list_objects_v2").paginate(
-            Bucket=self._bucket, Prefix=self._prefix
+            Bucket=self._bucket, Prefix=self._prefix, **({"StartAfter": after} if after else {})
         )
         try:
             for page in pages:
                 for found in page.get("Contents", ()):
-                    yield Video(
-                        source=self._name,
-                        key=found["Key"],
-                        version=found["ETag"].strip('"'),
-                        size_bytes=found["Size"],
-                        modified_at=found["LastModified"],
-                    )
+                    yield self._video(found["Key"], found["Size"], found)
         except (BotoCoreError, ClientError) as error:
+            # From None, here and below: boto's own words have the keys that were asked for in them.
             raise SourceUnavailable(
-                f"{self._name}/{self._prefix} cannot be listed: {error}; "
+                f"{self.name}/{self._prefix} cannot be listed: {_code(error)}; "
                 "check ASR_SOURCE_URL, the credentials and s3:ListBucket"
-            ) from error
+            ) from None
+
+    def find(self, key: str) -> Video | None:
+        """One object as it is now."""
+        try:
+            try:
+                found = self._client.head_object(Bucket=self._bucket, Key=key)
+                return self._video(key, found["ContentLength"], found)
+            except ClientError as error:
+                if _code(error) not in _UNSURE:
+                    raise
+            # To HEAD, an object that is gone, one that is forbidden or has a key of its customer's, and a
+            # bucket that is gone may look alike. A listing tells them apart; it costs ten times as much.
+            listed = self._client.list_objects_v2(Bucket=self._bucket, Prefix=key, MaxKeys=1)
+        except (BotoCoreError, ClientError) as error:
+            if _code(error) in _NO_KEY:
+                return None
+            raise SourceUnavailable(
+                f"{self.name} does not say whether an object is there: {_code(error)}; "
+                "check ASR_SOURCE_URL, the credentials, s3:GetObject and s3:ListBucket"
+            ) from None
+        same = (found for found in listed.get("Contents", ()) if found["Key"] == key)
+        return next((self._video(key, found["Size"], found) for found in same), None)
+
+    def covers(self, video: Video) -> bool:
+        """Whether this bucket and prefix is where a video would be."""
+        return video.source == self.name and video.key.startswith(self._prefix)
+
+    def _video(self, key: str, size_bytes: int, found: Any) -> Video:
+        return Video(
+            source=self.name,
+            key=key,
+            version=found["ETag"].strip('"'),
+            size_bytes=size_bytes,
+            modified_at=found["LastModified"],
+        )
 
     @contextmanager
     def open(self, video: Video) -> Iterator[ByteSource]:
@@ -86,7 +130,7 @@ class _S3Object:
             )
             data: bytes = answer["Body"].read()
         except ClientError as error:
-            code = error.response["Error"]["Code"]
+            code = _code(error)
             if code in ("NoSuchKey", "404"):
                 raise SourceObjectError(
                     Reason.MISSING,
@@ -100,13 +144,11 @@ class _S3Object:
             if code in _THIS_OBJECT_ONLY:
                 raise SourceObjectError(
                     Reason.UNREADABLE_OBJECT,
-                    f"{self._video.key}: s3://{self._bucket} refuses to read it: {error}",
+                    f"{self._video.key}: s3://{self._bucket} refuses to read it: {code}",
                 ) from error
-            raise SourceUnavailable(f"s3://{self._bucket} cannot be read: {error}") from error
+            raise SourceUnavailable(f"s3://{self._bucket} cannot be read: {code}") from None
         except BotoCoreError as error:
-            raise SourceUnavailable(f"s3://{self._bucket} cannot be reached: {error}") from error
+            raise SourceUnavailable(f"s3://{self._bucket} cannot be reached: {_code(error)}") from None
         if len(data) != last - offset + 1:
-            raise SourceUnavailable(
-                f"{self._video.key}: s3://{self._bucket} broke off in the middle of an answer"
-            )
+            raise SourceUnavailable(f"s3://{self._bucket} broke off in the middle of an answer")
         return data

@@ -1,6 +1,7 @@
 """The warehouse: the DuckDB file, its schema and its one writer."""
 
 import fcntl
+import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ OBJECTS_PER_TRANSACTION = 256
 """Bounds the memory of a load; 256 batches of 64 one-minute videos are about 2.5 million words."""
 
 _SCHEMA = Path(__file__).with_name("schema.sql").read_text(encoding="utf-8")
+_SCHEMA_ID = hashlib.blake2b(_SCHEMA.encode(), digest_size=8).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +109,23 @@ class Warehouse(ConfigurableResource[Any]):
         with connection:
             connection.execute("SET TimeZone = 'UTC'")
             connection.execute(_SCHEMA)
+            connection.execute(f"CREATE TABLE IF NOT EXISTS made_by AS SELECT '{_SCHEMA_ID}' AS schema")
             yield connection
+
+    def _is_outdated(self) -> bool:
+        """Whether the file was made by another version of this program, whose tables may be others."""
+        if not Path(self.path).exists():
+            return False
+        with self._patiently(_is_locked)(duckdb.connect)(self.path) as connection:
+            try:
+                made_by = connection.execute("SELECT schema FROM made_by").fetchone()
+            except duckdb.CatalogException:
+                return True
+        return bool(made_by != (_SCHEMA_ID,))
+
+    def _begin_anew(self) -> None:
+        for path in (self.path, f"{self.path}.wal"):
+            Path(path).unlink(missing_ok=True)
 
     def _patiently(self, busy: Callable[[BaseException], bool]) -> Callable[..., Any]:
         return retrying(
@@ -120,13 +138,28 @@ class Warehouse(ConfigurableResource[Any]):
     def load(self, store: Store, progress: Callable[[int, int], None]) -> LoadReport:
         """Load what is published and not loaded yet; call inside :meth:`exclusive`.
 
-        ``progress`` is called with objects done and objects to do.
+        ``progress`` is called with objects done and objects to do. A file that holds a video that was
+        erased is made anew: what DuckDB deletes stays in its file. So is one with other tables.
         """
+        if self._is_outdated():
+            self._begin_anew()
+        report = self._load(store, progress)
+        if report is None:
+            self._begin_anew()
+            report = self._load(store, progress)
+        assert report is not None  # a new file has been loaded by nobody before
+        return report
+
+    def _load(self, store: Store, progress: Callable[[int, int], None]) -> LoadReport | None:
         with self.connect() as connection:
             loader = Loader(connection, store)
+            is_new = loader.newest_load() == 0
             # Listed before the log is read: what is published by then has its videos in the log.
             waiting = loader.not_loaded()
             loader.load_ingest_log()
+            if loader.holds_erased() and not is_new:
+                connection.execute("CHECKPOINT")
+                return None
             loader.load_champions()
             for first in range(0, len(waiting), OBJECTS_PER_TRANSACTION):
                 loader.load_objects(waiting[first : first + OBJECTS_PER_TRANSACTION])
@@ -135,7 +168,7 @@ class Warehouse(ConfigurableResource[Any]):
             return LoadReport(
                 warehouse=loader.identity(),
                 load=loader.newest_load(),
-                ingested_through=loader.number("SELECT coalesce(max(number), 0) FROM observations"),
+                ingested_through=loader.ingested_through(),
                 objects=loader.objects,
                 videos=loader.number("SELECT count(*) FROM videos"),
                 words=loader.number("SELECT count(*) FROM words"),

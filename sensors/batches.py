@@ -1,21 +1,23 @@
 """Batches: the unit of work and the partition of every asset up to the words."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from math import inf
 
 from dagster import DagsterRunStatus, DynamicPartitionsDefinition
 
-from resources.ingest_log import IngestLog, Video
-from resources.source import Source
+from resources.ingest_log import IngestLog
+from resources.observations import IngestEntry, Video
 from speech.types import Seconds
 
 BATCHES = DynamicPartitionsDefinition(name="batch")
 """One partition per batch; its key is the number of its entry in the ingest log."""
 
+PARTITION_TAG = "dagster/partition"
 PROCESS_BATCH = "process_batch"
 LOAD_WORDS = "load_words"
+RECONCILE = "reconcile"
 
 UNDER_WAY = [
     DagsterRunStatus.NOT_STARTED,
@@ -42,45 +44,42 @@ class BatchLimits:
 
 
 AT_ONCE = BatchLimits(wait_s=0.0, min_age_s=0.0)
-"""For the command line: whatever is there goes now."""
+"""Whatever is there goes now."""
+
+CLOCKS_DIFFER_S: Seconds = 600.0
+"""By which a file system's clock may be ahead of ours and be believed."""
 
 
-def plan_batches(videos: Iterable[Video], now: datetime, limits: BatchLimits) -> Iterator[list[Video]]:
+def plan_batches(videos: Iterable[Video], limits: BatchLimits) -> Iterator[list[Video]]:
     """Group videos into batches that are due; videos that should wait are in none of them."""
     batch: list[Video] = []
+    size_bytes = 0
     for video in videos:
-        if _age(video, now) < limits.min_age_s:
+        if _age(video) < limits.min_age_s:
             continue
-        full = len(batch) >= limits.videos
-        if batch and (full or sum(v.size_bytes for v in batch) + video.size_bytes > limits.size_bytes):
+        if batch and (len(batch) >= limits.videos or size_bytes + video.size_bytes > limits.size_bytes):
             yield batch
-            batch = []
+            batch, size_bytes = [], 0
         batch.append(video)
-    if batch and (len(batch) >= limits.videos or _longest_wait(batch, now) >= limits.wait_s):
+        size_bytes += video.size_bytes
+    if batch and (len(batch) >= limits.videos or max(map(_age, batch)) >= limits.wait_s):
         yield batch
 
 
-def _longest_wait(batch: Sequence[Video], now: datetime) -> Seconds:
-    return max(_age(video, now) for video in batch)
+def _age(video: Video) -> Seconds:
+    """Time since the last change. The clock of whoever is far ahead says nothing: no waiting for that."""
+    age = (datetime.now(UTC) - video.modified_at).total_seconds()
+    return max(age, 0.0) if age > -CLOCKS_DIFFER_S else inf
 
 
-def _age(video: Video, now: datetime) -> Seconds:
-    """Time since the last change; a clock that is ahead says nothing, so such a video waits for nothing."""
-    age = (now - video.modified_at).total_seconds()
-    return age if age >= 0 else inf
+def record(
+    log: IngestLog, videos: Iterable[Video], limits: BatchLimits, as_of: int | None = None
+) -> Iterator[IngestEntry]:
+    """Record what is new or changed among videos, as far as it is due; the entries that were added.
 
-
-def ingest(source: Source, log: IngestLog, now: datetime, limits: BatchLimits) -> list[str]:
-    """List the source and record what is new or changed; the batches that were added.
-
-    Raises :class:`~speech.errors.SourceUnavailable`, and then has recorded nothing or whole batches.
+    ``as_of`` as in :meth:`~resources.ingest_log.IngestLog.append`.
     """
-    log.catch_up()
-    added = []
-    # The whole listing first: one that breaks off half-way must not decide anything.
-    news = [video for video in source.list() if not log.is_current(video)]
-    for planned in plan_batches(news, now, limits):
-        entry = log.append(planned)
-        if entry and entry.batch:
-            added.append(entry.batch)
-    return added
+    news = (video for video in videos if log.is_news(video))
+    for batch in plan_batches(news, limits):
+        if entry := log.append(batch, as_of=as_of):
+            yield entry

@@ -1,112 +1,80 @@
-"""The listing sensor: looks at the source every so often and asks for a run per new batch."""
+"""The listing sensor: looks through the source, tick by tick, and records what is new or changed."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+import time
+from collections.abc import Iterator
 
-from dagster import (
-    DagsterInstance,
-    DagsterRun,
-    DagsterRunStatus,
-    DefaultSensorStatus,
-    RunRequest,
-    RunsFilter,
-    SensorDefinition,
-    SensorEvaluationContext,
-    SensorResult,
-    SkipReason,
-    sensor,
-)
+from dagster import DefaultSensorStatus, SensorDefinition, SensorEvaluationContext, SkipReason, sensor
 
-from resources.ingest_log import IngestLog
-from resources.source import Source
+from resources import layout
+from resources.ingest_log import IngestLog, shared_log
+from resources.observations import Video
+from resources.published import JsonObject
+from resources.retries import revive
+from resources.source import Look, Source
 from resources.store import Store
-from sensors.batches import BATCHES, PROCESS_BATCH, BatchLimits, ingest
+from sensors.batches import BatchLimits, record
+from sensors.patience import patiently
 from speech.errors import SourceUnavailable
+from speech.types import Seconds
 
-OFFERED_PER_TICK = 100
-"""The daemon looks every new partition up one by one; more wait for the next tick."""
-
-TRIES = 3
-"""Runs of one batch that are started without anyone asking."""
-
-PARTITION_NAME_TAG = "dagster/partition"
+TICK_S: Seconds = 20.0
+"""How long one tick looks; Dagster ends an evaluation after 60 s, and the last answer may be slow."""
 
 
-def listing_sensor(limits: BatchLimits, interval_s: int = 30) -> SensorDefinition:
-    """The sensor, with the limits of this deployment."""
+class Position(JsonObject, frozen=True):
+    """Where a look through a source stopped. It stands in the store and not in Dagster's cursor: from
+    Dagster's database a key could not be erased."""
+
+    source: str
+    after: str
+
+
+def listing_sensor(limits: BatchLimits, interval_s: int) -> SensorDefinition:
+    """The sensor, with the limits of this deployment. Its runs are started by :mod:`sensors.offering`."""
 
     @sensor(
         name="new_videos",
-        job_name=PROCESS_BATCH,
         minimum_interval_seconds=interval_s,
         default_status=DefaultSensorStatus.RUNNING,
-        description="Lists the source, records new and changed videos in the ingest log, runs new batches.",
+        description="Lists the source, a piece a tick, and records new and changed videos in the ingest log.",
     )
-    def new_videos(
-        context: SensorEvaluationContext, source: Source, store: Store
-    ) -> SensorResult | SkipReason:
-        log = IngestLog(store)
-        problem = None
-        try:
-            ingest(source, log, datetime.now(UTC), limits)
-        except SourceUnavailable as error:
-            # Batches that are in the log already need no source to be asked for.
-            problem = str(error)
-            log.catch_up()
-        offered = to_offer(log.batches, context.cursor)
-        requests = [
-            RunRequest(run_key=f"batch-{batch}", partition_key=batch)
-            for batch in not_started(offered, context.instance)
-        ] + list(to_retry(context.instance, datetime.now(UTC)))
-        if not offered and not requests:
-            return SkipReason(problem or f"nothing new in {source.url}")
-        return SensorResult(
-            dynamic_partitions_requests=[BATCHES.build_add_request(offered)] if offered else [],
-            run_requests=requests,
-            cursor=offered[-1] if offered else context.cursor,
-        )
+    def new_videos(context: SensorEvaluationContext, source: Source, store: Store) -> SkipReason:
+        return patiently(context, lambda: look_on(source, store, shared_log(store.url), limits))
 
     return new_videos
 
 
-def to_offer(batches: Sequence[str], cursor: str | None) -> list[str]:
-    """The batches after the last one offered, those that the command line ingested included.
+def look_on(source: Source, store: Store, log: IngestLog, limits: BatchLimits) -> str:
+    """One tick: go on where the last one stopped; what came of it, as a sentence.
 
-    Batch numbers sort as text.
-
-    >>> to_offer(["00000001", "00000002", "00000003"], "00000001")
-    ['00000002', '00000003']
+    Killed at any moment it has recorded whole batches or nothing; what was looked at without its position
+    being saved is looked at again, and known by then. Raises :class:`~speech.errors.SourceUnavailable` when
+    what was found before that is recorded.
     """
-    return [batch for batch in batches if batch > (cursor or "")][:OFFERED_PER_TICK]
+    until = time.monotonic() + TICK_S
+    if not log.catch_up(until):
+        return f"reading the ingest log, at entry {log.tail}"
+    former = Position.read(store, layout.LISTING)
+    look = source.look(former.after if former and former.source == source.url else None, until)
+    troubles: list[SourceUnavailable] = []
+    added = []
+    for entry in record(log, _until_trouble(look, troubles), limits, as_of=log.tail):
+        revive(store, log, entry)
+        added.append(entry)
+    if look.position is not None:
+        position = Position(source=source.url, after=look.position)
+        store.put(layout.LISTING, position.model_dump_json().encode())
+    elif former:
+        store.delete(layout.LISTING)
+    for trouble in troubles:
+        raise trouble
+    recorded = f"recorded {len(added)} entries" if added else "nothing new"
+    return f"{recorded} in {source.url}{'' if look.position is None else ', not yet at its end'}"
 
 
-def not_started(batches: Iterable[str], instance: DagsterInstance) -> list[str]:
-    """Batches that no run has ever been started for: a renamed sensor starts nothing twice."""
-    return [batch for batch in batches if not _runs(instance, batch)]
-
-
-def to_retry(instance: DagsterInstance, now: datetime) -> Iterator[RunRequest]:
-    """Batches whose newest run failed or was killed today, the command line's too; each a few times.
-
-    What is wrong with a video fails no run. What fails a run, a store out of reach, a process that
-    was killed, may be over by now.
-    """
-    failed = RunsFilter(
-        job_name=PROCESS_BATCH,
-        statuses=[DagsterRunStatus.FAILURE],
-        created_after=now - timedelta(days=1),
-    )
-    batches = {
-        run.tags.get(PARTITION_NAME_TAG, "") for run in instance.get_runs(failed, limit=OFFERED_PER_TICK)
-    }
-    for batch in sorted(batches - {""}):
-        runs = _runs(instance, batch)
-        if runs[0].status is DagsterRunStatus.FAILURE and len(runs) < TRIES:
-            yield RunRequest(run_key=f"batch-{batch}-try-{len(runs) + 1}", partition_key=batch)
-
-
-def _runs(instance: DagsterInstance, batch: str) -> Sequence[DagsterRun]:
-    """The newest first."""
-    return instance.get_runs(
-        RunsFilter(job_name=PROCESS_BATCH, tags={PARTITION_NAME_TAG: batch}), limit=TRIES
-    )
+def _until_trouble(look: Look, troubles: list[SourceUnavailable]) -> Iterator[Video]:
+    """What a bucket told before it stopped answering counts: the next tick goes on from there."""
+    try:
+        yield from look
+    except SourceUnavailable as error:
+        troubles.append(error)

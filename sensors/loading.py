@@ -100,15 +100,13 @@ def load_state(
         name: loaded.metadata.get(name) if loaded else None for name in (LOADED_THROUGH, INGESTED_THROUGH)
     }
     numbers = {name: int(cast("int", mark.value)) if mark else 0 for name, mark in marks.items()}
-    after = numbers[INGESTED_THROUGH]
-    fresh = store.list(layout.INGEST, layout.numbered(layout.INGEST, after) if after else None)
     failed = RunsFilter(
         job_name=LOAD_WORDS, statuses=[DagsterRunStatus.FAILURE], tags={NEWS_TAG: str(newest)}
     )
     return LoadState(
         published_through=newest,
         loaded_through=numbers[LOADED_THROUGH],
-        ingested=any(True for _ in fresh),
+        ingested=store.head(layout.numbered(layout.INGEST, numbers[INGESTED_THROUGH] + 1)) is not None,
         last_load_at=last_load.timestamp if last_load else 0.0,
         in_flight=bool(
             instance.get_runs(

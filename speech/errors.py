@@ -8,7 +8,8 @@
     │   ├── SourceObjectError it is gone from the source, or it is no longer that version
     │   └── EngineError       the engine could not transcribe it
     ├── ModelError            a model version is unknown, badly written or cannot be loaded
-    ├── SourceUnavailable     the source as a whole cannot be read: nothing is concluded from it
+    ├── SourceUnavailable     the source as a whole cannot be read: nothing is concluded from it. Names no
+    │                         video: what fails a step or a tick is kept in Dagster's database
     ├── StoreError            the store refused, or holds something it should not
     └── WarehouseError        the DuckDB file is busy or missing
         └── QueryError        the SQL of a reader is refused or wrong
@@ -52,6 +53,7 @@ class Reason(StrEnum):
         """Whether another try, at another time, may end otherwise."""
         return self in {
             Reason.MISSING,
+            Reason.SUPERSEDED,  # the old bytes may come back
             Reason.UNREADABLE_OBJECT,
             Reason.DECODER_DIED,
             Reason.DECODER_STALLED,

@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import StrEnum
 
 from speech.captions import Caption, captions
@@ -122,25 +122,14 @@ _WRITERS: dict[Format, Callable[[Transcript, str], str | bytes]] = {
 
 
 def _rows(transcript: Transcript) -> list[dict[str, str | float | int | None]]:
-    return [
-        dict(
-            zip(
-                COLUMNS,
-                (
-                    word.text,
-                    word.start_s,
-                    word.end_s,
-                    word.probability,
-                    index,
-                    word.channel,
-                    word.timing_source,
-                ),
-                strict=True,
-            )
-        )
-        for index, segment in enumerate(transcript.segments)
-        for word in segment.words
-    ]
+    return [dict(zip(COLUMNS, row, strict=True)) for row in _values(transcript)]
+
+
+def _values(transcript: Transcript) -> Iterator[tuple[str | float | int | None, ...]]:
+    """Words in the order of :data:`COLUMNS`."""
+    for index, segment in enumerate(transcript.segments):
+        for w in segment.words:
+            yield w.text, w.start_s, w.end_s, w.probability, index, w.channel, w.timing_source
 
 
 def _said_by(side: str, text: str) -> str:

@@ -40,6 +40,7 @@ def test_what_the_ui_shows() -> None:
     ]
     below = ("batch", checks, ["extracted_audio"])
     assert shown == {
+        "reconciliation": ("ingestion", ["s3"], None, [], []),
         "raw_videos": ("ingestion", ["video"], "batch", [], []),
         "extracted_audio": ("ingestion", ["ffmpeg", "flac"], "batch", [], ["raw_videos"]),
         "transcripts/pocketsphinx": ("transcripts", ["parquet", "pocketsphinx"], *below),
@@ -52,8 +53,14 @@ def test_what_the_ui_shows() -> None:
             ["transcripts/micro_whisper", "transcripts/pocketsphinx"],
         ),
     }
-    assert {job.name for job in repository.get_all_jobs()} >= {"process_batch", "load_words"}
-    assert {sensor.name for sensor in repository.sensor_defs} == {"new_videos", "published_words"}
+    assert {job.name for job in repository.get_all_jobs()} >= {"process_batch", "load_words", "reconcile"}
+    assert {sensor.name for sensor in repository.sensor_defs} == {
+        "new_videos",
+        "new_batches",
+        "videos_to_retry",
+        "published_words",
+    }
+    assert {schedule.name for schedule in repository.schedule_defs} == {"reconcile_hourly"}
 
 
 def test_definitions_load_no_engine() -> None:

@@ -6,7 +6,7 @@ import pytest
 from dagster import AssetKey
 
 from asr_assets.checks import TRANSCRIPT_CHECKS, check_transcripts
-from resources.ingest_log import Video
+from resources.observations import Video
 from resources.published import (
     ExtractedBatch,
     ExtractedVideo,

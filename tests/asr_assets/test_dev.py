@@ -1,93 +1,22 @@
-"""make dev as an operator has it: a real UI, a real daemon, real runs, asked over GraphQL."""
+"""make dev: from a video in a folder, from the UI, and after a kill, everything ends in words."""
 
-import json
 import os
 import signal
-import socket
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
-from urllib.error import URLError
-from urllib.request import Request, urlopen
 
 import pytest
 
-from resources.ingest_log import IngestLog, Video
+from resources.ingest_log import IngestLog
+from resources.observations import Video
 from resources.store import Store
-from speech.errors import WarehouseError
+from tests.asr_assets.daemon import LOCATION, Dev, spoken, wait_for
 from tests.conftest import Platform
 
-pytestmark = pytest.mark.xdist_group("dev")
-
-LOCATION = {"repositoryLocationName": "asr_platform", "repositoryName": "__repository__"}
-
-
-class Dev:
-    """A running asr dev."""
-
-    def __init__(self, platform: Platform) -> None:
-        self.platform = platform
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
-        self._log = (platform.root / "dev.log").open("w")
-        self._process = subprocess.Popen(
-            platform.command("dev", "--port", str(self.port)),
-            env=platform.environment,
-            cwd=platform.root,
-            stdout=self._log,
-            stderr=self._log,
-            start_new_session=True,
-        )
-
-    def ask(self, query: str, **variables: Any) -> Any:
-        body = json.dumps({"query": query, "variables": variables}).encode()
-        request = Request(f"http://127.0.0.1:{self.port}/graphql", body, {"Content-Type": "application/json"})
-        with urlopen(request, timeout=60) as answer:
-            data = json.load(answer)
-        assert "errors" not in data, data
-        return data["data"]
-
-    def up(self) -> bool:
-        assert self._process.poll() is None, (self.platform.root / "dev.log").read_text()[-2000:]
-        try:
-            return bool(
-                self.ask("{ repositoriesOrError { ... on RepositoryConnection { nodes { name } } } }")
-            )
-        except (URLError, ConnectionError):
-            return False
-
-    def end(self, how: signal.Signals) -> None:
-        os.killpg(self._process.pid, how)
-        try:
-            self._process.wait(20)
-        except subprocess.TimeoutExpired:
-            # Dagster's code server can hang in its own shutdown while a run has just begun.
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait(20)
-        self._log.close()
-
-
-def wait_for(what: Callable[[], Any], seconds: float) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := what()):
-        assert time.monotonic() < deadline, f"not within {seconds:g} s"
-        time.sleep(0.5)
-    return found
-
-
-def spoken(platform: Platform, key: str, model: str) -> int:
-    try:
-        (count,) = platform.sql(
-            "SELECT count(*) FROM words JOIN videos_current USING (video_id) "
-            f"WHERE video_key = '{key}' AND model_version = '{model}'"
-        )
-    except WarehouseError:  # nothing was published yet
-        return 0
-    return int(count)
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("dev")]
 
 
 @pytest.fixture
@@ -133,12 +62,6 @@ mutation ($selector: RepositorySelector!, $batch: String!) {
   }
 }
 """
-STOP = "mutation ($id: String!) { stopSensor(id: $id) { __typename } }"
-SENSORS = """
-query ($selector: RepositorySelector!) {
-  sensorsOrError(repositorySelector: $selector) { ... on Sensors { results { id name } } }
-}
-"""
 
 
 def test_a_video_put_in_the_folder_a_run_from_the_ui_and_a_backfill_all_end_in_words(
@@ -149,9 +72,7 @@ def test_a_video_put_in_the_folder_a_run_from_the_ui_and_a_backfill_all_end_in_w
     wait_for(lambda: spoken(platform, "weather.mp4", "pocketsphinx"), 120)
 
     # A batch that no sensor runs: only the champion's words, by a click on process_batch.
-    sensors = dev.ask(SENSORS, selector=LOCATION)["sensorsOrError"]["results"]
-    (listing,) = (sensor["id"] for sensor in sensors if sensor["name"] == "new_videos")
-    dev.ask(STOP, id=listing)
+    dev.stop("new_videos", "new_batches")
     platform.add("school.mp4")
     batch = ingest(platform, "school.mp4")
     dev.ask(ADD_PARTITION, selector=LOCATION, batch=batch)

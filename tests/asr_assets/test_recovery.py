@@ -206,6 +206,9 @@ def test_a_video_that_is_gone_keeps_its_outcome_when_a_model_is_added(platform: 
     before = platform.sql(outcome)
     for video in platform.videos.iterdir():
         video.unlink()
+    (platform.videos / "gone.txt").write_text(
+        "A folder without anything in it is taken for one that is not mounted."
+    )
     toml = Path(platform.env["ASR_MODELS"])
     toml.write_text(add_model(toml.read_text()))
     platform.must("run")

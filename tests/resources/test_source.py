@@ -6,10 +6,9 @@ from pathlib import Path
 
 import boto3
 import pytest
-from dagster_aws.s3 import S3Resource
 
-from resources.ingest_log import Video
-from resources.source import Source
+from resources.observations import Video
+from resources.source import S3, Source
 from speech.errors import Reason, SourceObjectError, SourceUnavailable
 
 HOSTILE = [
@@ -27,7 +26,7 @@ class Origin:
     """A source that a test can write to."""
 
     def __init__(self, url: str, folder: Path | None) -> None:
-        self.source = Source(url=url, s3=S3Resource())
+        self.source = Source(url=url, s3=S3())
         self._folder = folder
         self._bucket = url.removeprefix("s3://").split("/")[0]
 
@@ -47,7 +46,7 @@ class Origin:
             boto3.client("s3").delete_object(Bucket=self._bucket, Key=key)
 
     def videos(self) -> dict[str, Video]:
-        return {video.key: video for video in self.source.list()}
+        return {video.key: video for video in self.source.look()}
 
 
 @pytest.fixture(params=["folder", "s3"])
@@ -162,7 +161,7 @@ def test_a_source_that_cannot_be_read_is_an_error_and_not_an_empty_listing(
     url: str, s3_env: dict[str, str]
 ) -> None:
     with pytest.raises(SourceUnavailable, match="ASR_SOURCE_URL"):
-        list(Source(url=url, s3=S3Resource()).list())
+        list(Source(url=url, s3=S3()).look())
 
 
 def test_a_name_that_is_not_text_is_skipped_with_a_warning(
@@ -170,6 +169,6 @@ def test_a_name_that_is_not_text_is_skipped_with_a_warning(
 ) -> None:
     (tmp_path / "good.mp4").write_bytes(b"x")
     Path(os.fsdecode(bytes(tmp_path) + b"/bad\xff.mp4")).write_bytes(b"x")
-    found = list(Source(url=f"file://{tmp_path}", s3=S3Resource()).list())
+    found = list(Source(url=f"file://{tmp_path}", s3=S3()).look())
     assert [video.key for video in found] == ["good.mp4"]
     assert "not UTF-8" in caplog.text

@@ -8,8 +8,9 @@ import pytest
 
 from resources import layout, snapshot
 from resources.champions import champion_log, crown_first
-from resources.ingest_log import IngestLog, Video
+from resources.ingest_log import IngestLog
 from resources.loader import Loader
+from resources.observations import Video
 from resources.published import (
     ExtractedBatch,
     ExtractedVideo,

@@ -4,10 +4,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from resources.ingest_log import Video
+from resources.observations import Video
 from sensors.batches import AT_ONCE, BatchLimits, plan_batches
 
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
+NOW = datetime.now(UTC)
 LIMITS = BatchLimits(videos=3, size_bytes=100, wait_s=60, min_age_s=5)
 
 
@@ -31,10 +31,13 @@ def video(key: str, age_s: float = 30, size: int = 1) -> Video:
         ),
         pytest.param([video(k, size=60) for k in "abc"], LIMITS, ["a", "b"], id="bytes bound a batch"),
         pytest.param([video("a", 99, 500)], LIMITS, ["a"], id="one video over the bound is a batch"),
-        pytest.param([video("a", -10, 1)], LIMITS, ["a"], id="a clock that is ahead loses no video"),
+        pytest.param([video("a", -10, 1)], LIMITS, [], id="a clock that is a little ahead is waited for"),
+        pytest.param([video("a", -9999, 1)], LIMITS, ["a"], id="a clock that is ahead loses no video"),
         pytest.param([video("a", -10, 1)], AT_ONCE, ["a"], id="nor on the command line"),
     ],
 )
 def test_plan(videos: list[Video], limits: BatchLimits, batches: list[str]) -> None:
-    planned = plan_batches(videos, NOW, limits)
+    since = datetime.now(UTC) - NOW
+    aged = [video.model_copy(update={"modified_at": video.modified_at + since}) for video in videos]
+    planned = plan_batches(aged, limits)
     assert ["".join(v.key for v in batch) for batch in planned] == batches

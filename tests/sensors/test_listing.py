@@ -1,18 +1,22 @@
-"""The listing sensor, evaluated against a real instance."""
+"""The listing and the offering sensor, evaluated against a real instance."""
 
 import os
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from dagster import DagsterInstance, SensorResult, SkipReason, build_sensor_context, job
-from dagster_aws.s3 import S3Resource
 
 from resources.ingest_log import IngestLog
-from resources.source import Source
+from resources.observations import Video
+from resources.source import S3, Source
+from resources.source_local import LocalFolder
 from resources.store import Store
 from sensors.batches import BATCHES, PROCESS_BATCH, BatchLimits
-from sensors.listing import OFFERED_PER_TICK, listing_sensor, to_offer
+from sensors.listing import listing_sensor
+from sensors.offering import OFFERED_PER_TICK, offering_sensor, to_offer, to_retry
+from speech.errors import SourceUnavailable
 
 
 class Watch:
@@ -23,21 +27,26 @@ class Watch:
         self.folder.mkdir()
         self.instance = instance
         self.store = Store(url=f"file://{root / 'store'}")
-        self.source = Source(url=f"file://{self.folder}", s3=S3Resource())
-        self.sensor = listing_sensor(BatchLimits(videos=2, wait_s=0, min_age_s=0))
+        self.source = Source(url=f"file://{self.folder}", s3=S3())
+        self.listing = listing_sensor(BatchLimits(videos=2, wait_s=0, min_age_s=0), interval_s=15)
+        self.offering = offering_sensor(interval_s=10)
         self.cursor: str | None = None
 
     def put(self, name: str, data: bytes = b"x") -> None:
         (self.folder / name).write_bytes(data)
         os.utime(self.folder / name, (1_000_000, 1_000_000))
 
-    def evaluate(self) -> object:
+    def look(self) -> str:
         resources = {"source": self.source, "store": self.store}
-        with build_sensor_context(self.instance, self.cursor, resources=resources) as context:
-            return self.sensor(context)
+        with build_sensor_context(self.instance, resources=resources) as context:
+            result = self.listing(context)
+        assert isinstance(result, SkipReason)
+        return str(result.skip_message)
 
     def tick(self, save_cursor: bool = True) -> list[str]:
-        result = self.evaluate()
+        self.look()
+        with build_sensor_context(self.instance, self.cursor, resources={"store": self.store}) as context:
+            result = self.offering(context)
         if isinstance(result, SkipReason):
             return []
         assert isinstance(result, SensorResult)
@@ -86,15 +95,66 @@ def test_a_batch_that_has_a_run_is_not_offered_by_a_renamed_sensor(watch: Watch)
     assert watch.tick() == []
 
 
-def test_a_batch_whose_run_failed_is_tried_again_a_few_times(watch: Watch) -> None:
+def test_a_batch_whose_run_failed_is_tried_again_at_once_then_later_then_never(watch: Watch) -> None:
     watch.put("a.mp4")
     watch.tick()
     tags = {"dagster/partition": "00000001"}
-    for offered in (["00000001"], ["00000001"], [], []):
+    keys = []
+    for at_once, later in ((True, True), (False, True), (False, False)):
         run = watch.instance.create_run_for_job(process_batch, tags=tags)
         assert watch.tick() == []  # not while it runs
         watch.instance.report_run_failed(run)
-        assert watch.tick() == offered
+        assert bool(watch.tick()) == at_once
+        asked = list(to_retry(watch.instance, datetime.now(UTC) + timedelta(minutes=21)))
+        assert bool(asked) == later
+        keys += [request.run_key for request in asked]
+    assert len(set(keys)) == len(keys)  # Dagster starts a run of the same key once for ever
+
+
+def test_a_tick_goes_on_where_the_last_one_stopped(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when the source stops answering in the middle."""
+    for n in range(7):
+        watch.put(f"{n}.mp4")
+    (watch.folder / "3.mp4").rename(watch.folder / "3")
+    (watch.folder / "3").unlink()
+    (watch.folder / "3").mkdir()
+    watch.put("3/deep.mp4")
+    looked: list[str] = []
+    list_all = LocalFolder.list
+
+    def stopping(folder: LocalFolder, after: str | None = None) -> Iterator[Video]:
+        for count, video in enumerate(list_all(folder, after)):
+            if count == 2:
+                raise SourceUnavailable("the folder stopped answering")
+            looked.append(video.key)
+            yield video
+
+    monkeypatch.setattr(LocalFolder, "list", stopping)
+    said = [watch.look() for _ in range(4)]
+    assert looked == ["0.mp4", "1.mp4", "2.mp4", "3/deep.mp4", "4.mp4", "5.mp4", "6.mp4"]
+    assert [text.split(";")[0] for text in said] == [
+        *["the folder stopped answering"] * 3,
+        f"recorded 1 entries in file://{watch.folder}",
+    ]
+    assert "3/deep.mp4" not in str(watch.cursor)
+    log = IngestLog(watch.store)
+    log.catch_up()
+    assert sum(len(log.batch(batch).videos) for batch in log.batches) == 7
+
+
+def test_time_that_is_over_ends_a_tick(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+    for n in range(3):
+        watch.put(f"{n}.mp4")
+    monkeypatch.setattr("sensors.listing.TICK_S", 0)
+    said = [watch.look() for _ in range(4)]
+    assert ["not yet" in text or "reading" in text for text in said] == [True, True, True, False]
+
+
+def test_what_is_too_small_or_too_large_is_no_video(watch: Watch) -> None:
+    for size in range(5):
+        watch.put(f"{size}.mp4", b"x" * size)
+    watch.source = Source(url=watch.source.url, min_bytes=1, max_bytes=3, s3=S3())
+    assert [video.key for video in watch.source.look()] == ["1.mp4", "2.mp4", "3.mp4"]
 
 
 def test_a_source_that_cannot_be_read_skips_with_a_reason_and_forgets_nothing(watch: Watch) -> None:
@@ -103,9 +163,7 @@ def test_a_source_that_cannot_be_read_skips_with_a_reason_and_forgets_nothing(wa
     (watch.folder / "a.mp4").unlink()
     watch.folder.rmdir()
     assert watch.tick() == ["00000001"]
-    skipped = watch.evaluate()
-    assert isinstance(skipped, SkipReason)
-    assert "cannot be read" in str(skipped.skip_message)
+    assert "cannot be read" in watch.look()
 
 
 def test_a_long_log_is_offered_a_piece_at_a_time() -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from av.audio.resampler import AudioResampler
 
-from resources.source import MEDIA_SUFFIXES
+from resources.settings import MEDIA_SUFFIXES
 from speech.engines import Hardware
 from speech.media import LocalFile, MediaDecoder, read_flac
 from speech.models import read_models

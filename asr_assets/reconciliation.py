@@ -1,0 +1,65 @@
+"""reconciliation: the source and the ingest log compared, whatever listings and events have missed."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from dagster import (
+    AssetExecutionContext,
+    AssetKey,
+    AssetsDefinition,
+    DagsterRunStatus,
+    DefaultScheduleStatus,
+    MaterializeResult,
+    RunRequest,
+    RunsFilter,
+    ScheduleEvaluationContext,
+    SkipReason,
+    asset,
+    schedule,
+)
+
+from asr_assets.raw_videos import patience_with_the_source
+from resources.ingest_log import shared_log
+from resources.retries import all_pending
+from resources.source import Source
+from resources.store import Store
+from sensors.batches import RECONCILE, UNDER_WAY, BatchLimits
+from sensors.reconciling import reconcile
+from sensors.retiring import retire
+
+
+def reconciliation_asset(limits: BatchLimits, published: Sequence[AssetKey]) -> AssetsDefinition:
+    """The asset, with the limits of this deployment and the transcripts that settle a batch."""
+
+    @asset(
+        group_name="ingestion",
+        kinds={"s3"},
+        description=(
+            "A look through the whole source, however long it takes: records the videos that nobody has "
+            "noticed, and those that are gone. Here the ingest log's checkpoints are written, too, and old "
+            "batches leave the list of partitions."
+        ),
+    )
+    def reconciliation(context: AssetExecutionContext, source: Source, store: Store) -> MaterializeResult:
+        """Compare, record the difference, and say how large it was."""
+        log = shared_log(store.url)
+        with patience_with_the_source(context):
+            found = reconcile(source, store, log, limits)
+        unsettled = [pending.batch for pending in all_pending(store)]
+        counts = asdict(found) | {
+            "batches": len(found.batches),
+            "checkpoints_written": log.write_checkpoints(),
+            "partitions_retired": retire(context.instance, published, unsettled),
+        }
+        return MaterializeResult(metadata=counts)
+
+    return reconciliation
+
+
+@schedule(job_name=RECONCILE, cron_schedule="17 * * * *", default_status=DefaultScheduleStatus.RUNNING)
+def reconcile_hourly(context: ScheduleEvaluationContext) -> RunRequest | SkipReason:
+    """Not while the last one is still at it: a large bucket takes longer than an hour."""
+    at_work = RunsFilter(job_name=RECONCILE, statuses=[DagsterRunStatus.QUEUED, *UNDER_WAY])
+    if context.instance.get_runs(at_work, limit=1):
+        return SkipReason("the last reconciliation is still under way")
+    return RunRequest()

@@ -1,0 +1,56 @@
+"""The end of every benchmark: a table, a file of results, and an exit code."""
+
+import json
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.console import Console
+from rich.table import Table
+
+RESULTS = Path(__file__).with_name("results")
+
+
+class Check(NamedTuple):
+    """One figure and the bar it has to hold: at most ``most``, or less than it where ``below``."""
+
+    check: str
+    value: float
+    unit: str
+    most: float
+    below: bool = False
+
+    @property
+    def bar(self) -> str:
+        """The bar as it is written."""
+        return f"{'<' if self.below else '<='} {self.most:g}"
+
+    @property
+    def holds(self) -> bool:
+        """Whether it does."""
+        return self.value < self.most or (not self.below and self.value == self.most)
+
+
+def publish(name: str, checks: list[Check], **parameters: float) -> bool:
+    """Print the checks and write them, and what they were taken with, to ``results/<name>.json``.
+
+    True when all hold.
+    """
+    git = ["git", "-C", str(RESULTS.parent), "describe", "--always", "--dirty"]
+    commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
+    machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
+    shown = Table("check", "value", "unit", "bar", "holds", title=f"{name}: {machine}, {commit}")
+    rows = []
+    for check in checks:
+        value = round(check.value, 3)
+        rows.append(
+            {"check": check.check, "value": value, "unit": check.unit, "bar": check.bar, "holds": check.holds}
+        )
+        shown.add_row(check.check, f"{value:g}", check.unit, check.bar, "yes" if check.holds else "NO")
+    Console().print(shown)
+    RESULTS.mkdir(exist_ok=True)
+    document = {"machine": machine, "commit": commit, "parameters": parameters, "checks": rows}
+    (RESULTS / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n")
+    return all(check.holds for check in checks)

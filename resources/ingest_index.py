@@ -1,0 +1,114 @@
+"""Which versions of which keys are known and which are current: tens of millions of them in one process.
+
+Keys and versions are 128-bit hashes in an SQLite database in memory, at some 60 bytes a video. Python's
+own containers take several times as much.
+"""
+
+import sqlite3
+from typing import Any
+
+
+class IngestIndex:
+    """What all observations so far add up to, by key_id and video_id (16 bytes each).
+
+    ``current`` has a row a key that was ever seen: its version now (NULL: it is gone), the entry that said
+    so, the batch in which that version was new.
+    """
+
+    def __init__(self) -> None:
+        # Whoever uses it from several threads holds a lock of its own.
+        self._db = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
+        self._db.executescript(
+            """
+            CREATE TABLE current (
+                key_id BLOB PRIMARY KEY, video_id BLOB, number INTEGER NOT NULL, batch INTEGER,
+                look INTEGER NOT NULL DEFAULT 0, source INTEGER NOT NULL
+            ) WITHOUT ROWID;
+            CREATE TABLE former (video_id BLOB PRIMARY KEY, batch INTEGER NOT NULL) WITHOUT ROWID;
+            CREATE TABLE erased (video_id BLOB PRIMARY KEY, done INTEGER NOT NULL) WITHOUT ROWID;
+            """
+        )
+        self._sources: dict[str, int] = {}
+
+    def put(self, source: str, key_id: bytes, video_id: bytes | None, number: int) -> None:
+        """Entry ``number`` of the log says that a key is there in this version; None: that it is gone."""
+        before, batch = self._one("SELECT video_id, batch FROM current WHERE key_id = ?", key_id) or (None, 0)
+        if before is not None and before != video_id:
+            self._db.execute("INSERT OR IGNORE INTO former VALUES (?, ?)", (before, batch))
+        if video_id is not None and before != video_id:
+            (batch,) = self._one("SELECT batch FROM former WHERE video_id = ?", video_id) or (number,)
+        self._db.execute(
+            "INSERT INTO current (key_id, video_id, number, batch, source) VALUES (?, ?, ?, ?, ?) "
+            "ON CONFLICT DO UPDATE SET video_id = excluded.video_id, number = excluded.number, "
+            "batch = excluded.batch",
+            (key_id, video_id, number, batch, self._source(source)),
+        )
+
+    def _source(self, name: str) -> int:
+        return self._sources.setdefault(name, len(self._sources))
+
+    def erase(self, video_id: bytes, done: bool) -> None:
+        """A version must never come back."""
+        self._db.execute("INSERT OR REPLACE INTO erased VALUES (?, ?)", (video_id, done))
+
+    def erasures(self) -> int:
+        """How many versions were erased, or are being erased."""
+        return int((self._one("SELECT count(*) FROM erased") or (0,))[0])
+
+    def being_erased(self) -> list[str]:
+        """Versions whose traces may not all be removed yet."""
+        return [row[0].hex() for row in self._db.execute("SELECT video_id FROM erased WHERE NOT done")]
+
+    def current(self, key_id: bytes) -> bytes | None:
+        """The version that a key was last seen in; None when it was never seen, or is gone."""
+        row = self._one("SELECT video_id FROM current WHERE key_id = ?", key_id)
+        return row[0] if row else None
+
+    def found(self, key_id: bytes) -> tuple[int, str] | None:
+        """The entry's number and the id of a key's current version; None when there is none."""
+        row = self._one("SELECT number, video_id FROM current WHERE key_id = ?", key_id)
+        return (row[0], row[1].hex()) if row and row[1] else None
+
+    def changed(self, key_id: bytes) -> int:
+        """The number of the newest entry about a key; 0 when there is none."""
+        row = self._one("SELECT number FROM current WHERE key_id = ?", key_id)
+        return row[0] if row else 0
+
+    def batch(self, key_id: bytes) -> int:
+        """The number of the batch in which a key's current version was new."""
+        row = self._one("SELECT batch FROM current WHERE key_id = ?", key_id)
+        return row[0] if row else 0
+
+    def is_former(self, video_id: bytes) -> bool:
+        """Whether a version was current once, and then was not."""
+        return self._one("SELECT 1 FROM former WHERE video_id = ?", video_id) is not None
+
+    def is_erased(self, video_id: bytes) -> bool:
+        """Whether a version was erased, or is being erased."""
+        return self._one("SELECT 1 FROM erased WHERE video_id = ?", video_id) is not None
+
+    def look_at(self, key_id: bytes, look: int) -> None:
+        """Note that look number ``look`` through the source came upon a key, in whatever version."""
+        self._db.execute("UPDATE current SET look = ? WHERE key_id = ?", (look, key_id))
+
+    def overlooked(self, source: str, look: int, after: int, tail: int, limit: int) -> list[tuple[int, str]]:
+        """Current versions that the look did not come upon: number and id, in the order of numbers.
+
+        Of entries after number ``after`` and up to ``tail``; as many as ``limit``, and the rest of the last
+        entry.
+        """
+        which = "FROM current WHERE source = ? AND look <> ? AND video_id IS NOT NULL AND number"
+        key = (self._source(source), look)
+        last = self._one(
+            f"SELECT number {which} > ? AND number <= ? ORDER BY number LIMIT 1 OFFSET ?",
+            *(*key, after, tail, limit),
+        )
+        found = self._db.execute(
+            f"SELECT number, video_id {which} > ? AND number <= ? ORDER BY number",
+            (*key, after, last[0] if last else tail),
+        )
+        return [(number, video_id.hex()) for number, video_id in found]
+
+    def _one(self, query: str, *values: object) -> tuple[Any, ...] | None:
+        row: tuple[Any, ...] | None = self._db.execute(query, values).fetchone()
+        return row

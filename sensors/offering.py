@@ -1,0 +1,118 @@
+"""The offering sensor: every batch of the ingest log, whoever recorded it, gets a partition and a run."""
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import takewhile
+
+from dagster import (
+    AddDynamicPartitionsRequest,
+    DagsterInstance,
+    DagsterRunStatus,
+    DefaultSensorStatus,
+    RunRecord,
+    RunRequest,
+    RunsFilter,
+    SensorDefinition,
+    SensorEvaluationContext,
+    SensorResult,
+    SkipReason,
+    sensor,
+)
+
+from resources.ingest_log import shared_log
+from resources.store import Store
+from sensors.batches import BATCHES, PARTITION_TAG, PROCESS_BATCH
+from speech.types import Seconds
+
+OFFERED_PER_TICK = 100
+"""The daemon looks every new partition up one by one; more wait for the next tick."""
+
+TRIES = 3
+"""Runs of one batch in a row that may fail, without anyone asking for the next."""
+
+WAITS = (timedelta(0), timedelta(minutes=20))
+"""Before the second and the third."""
+
+TICK_S: Seconds = 20.0
+
+
+def offering_sensor(interval_s: int) -> SensorDefinition:
+    """The sensor. Its cursor is the number of the last batch offered."""
+
+    @sensor(
+        name="new_batches",
+        job_name=PROCESS_BATCH,
+        minimum_interval_seconds=interval_s,
+        default_status=DefaultSensorStatus.RUNNING,
+        description="Each new batch of the ingest log gets a partition and a run; failed runs are repeated.",
+    )
+    def new_batches(context: SensorEvaluationContext, store: Store) -> SensorResult | SkipReason:
+        log = shared_log(store.url)
+        if not log.catch_up(time.monotonic() + TICK_S):
+            return SkipReason(f"reading the ingest log, at entry {log.tail}")
+        offered = to_offer(log.batches, context.cursor)
+        requests = [
+            RunRequest(run_key=f"batch-{batch}", partition_key=batch)
+            for batch in not_started(offered, context.instance)
+        ] + list(to_retry(context.instance, datetime.now(UTC)))
+        if not offered and not requests:
+            return SkipReason(f"no new batches after {context.cursor or 'the beginning'}")
+        return SensorResult(
+            dynamic_partitions_requests=[with_partitions(requests, offered)],
+            run_requests=requests,
+            cursor=offered[-1] if offered else context.cursor,
+        )
+
+    return new_batches
+
+
+def with_partitions(
+    requests: Iterable[RunRequest], batches: Iterable[str] = ()
+) -> AddDynamicPartitionsRequest:
+    """Partitions for all that is asked for: an old batch may have lost its own."""
+    return BATCHES.build_add_request(sorted({*batches, *(str(r.partition_key) for r in requests)}))
+
+
+def to_offer(batches: Sequence[str], cursor: str | None) -> list[str]:
+    """The batches after the last one offered, those that the command line ingested included.
+
+    Batch numbers sort as text.
+
+    >>> to_offer(["00000001", "00000002", "00000003"], "00000001")
+    ['00000002', '00000003']
+    """
+    return [batch for batch in batches if batch > (cursor or "")][:OFFERED_PER_TICK]
+
+
+def not_started(batches: Iterable[str], instance: DagsterInstance) -> list[str]:
+    """Batches that no run has ever been started for: a renamed sensor starts nothing twice."""
+    return [batch for batch in batches if not _runs(instance, batch)]
+
+
+def to_retry(instance: DagsterInstance, now: datetime) -> Iterator[RunRequest]:
+    """Batches whose newest run failed or was killed today, the command line's too; each a few times.
+
+    What is wrong with a video fails no run. What fails a run, a process that was killed, a store out of
+    reach, may be over by now, or else in a while.
+    """
+    failed = RunsFilter(
+        job_name=PROCESS_BATCH,
+        statuses=[DagsterRunStatus.FAILURE],
+        created_after=now - timedelta(days=1),
+    )
+    batches = {run.tags.get(PARTITION_TAG, "") for run in instance.get_runs(failed, limit=OFFERED_PER_TICK)}
+    for batch in sorted(batches - {""}):
+        runs = _runs(instance, batch)
+        failures = list(takewhile(lambda run: run.dagster_run.status is DagsterRunStatus.FAILURE, runs))
+        if failures and len(failures) < TRIES:
+            ended = datetime.fromtimestamp(failures[0].end_time or 0, UTC)
+            if now >= ended + WAITS[len(failures) - 1]:
+                newest = failures[0].dagster_run.run_id
+                yield RunRequest(run_key=f"batch-{batch}-after-{newest}", partition_key=batch)
+
+
+def _runs(instance: DagsterInstance, batch: str) -> Sequence[RunRecord]:
+    """The newest first."""
+    of_batch = RunsFilter(job_name=PROCESS_BATCH, tags={PARTITION_TAG: batch})
+    return instance.get_run_records(of_batch, limit=TRIES)

@@ -1,0 +1,33 @@
+"""Batches long settled leave Dagster's list of partitions; what was made of them stays.
+
+Dagster is at ease with a hundred thousand partitions of an asset. A retired one comes back when its batch
+is processed again.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from dagster import AssetKey, DagsterInstance
+
+from sensors.batches import BATCHES
+
+KEPT = 50_000
+"""The newest partitions, settled or not, are left alone."""
+
+AT_ONCE = 10_000
+"""Each is a transaction of its own; a backlog is retired in several goes."""
+
+
+def retire(instance: DagsterInstance, published: Sequence[AssetKey], unsettled: Iterable[str]) -> int:
+    """Retire old batches that every one of these assets has published; how many were.
+
+    ``unsettled`` are batches with videos that are to be tried again.
+    """
+    assert BATCHES.name is not None
+    old = sorted(instance.get_dynamic_partitions(BATCHES.name))[:-KEPT]
+    if not old:
+        return 0
+    settled = set(old).intersection(*(instance.get_materialized_partitions(key) for key in published))
+    retired = sorted(settled.difference(unsettled))[:AT_ONCE]
+    for batch in retired:
+        instance.delete_dynamic_partition(BATCHES.name, batch)
+    return len(retired)

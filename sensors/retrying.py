@@ -1,0 +1,55 @@
+"""The retry sensor: runs batches again whose videos failed for a reason that may have passed."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from itertools import groupby
+
+from dagster import (
+    DagsterInstance,
+    DagsterRunStatus,
+    DefaultSensorStatus,
+    RunRequest,
+    RunsFilter,
+    SensorDefinition,
+    SensorEvaluationContext,
+    SensorResult,
+    SkipReason,
+    sensor,
+)
+
+from resources.retries import Pending, all_pending
+from resources.store import Store
+from sensors.batches import PARTITION_TAG, PROCESS_BATCH, UNDER_WAY
+from sensors.offering import with_partitions
+
+
+def retry_sensor(interval_s: int = 60) -> SensorDefinition:
+    """The sensor. What has failed for good, and what was tried often enough, it leaves alone."""
+
+    @sensor(
+        name="videos_to_retry",
+        job_name=PROCESS_BATCH,
+        minimum_interval_seconds=interval_s,
+        default_status=DefaultSensorStatus.RUNNING,
+        description="Runs a batch again, later and later, while some of its videos fail for passing reasons.",
+    )
+    def videos_to_retry(context: SensorEvaluationContext, store: Store) -> SensorResult | SkipReason:
+        requests = list(due(all_pending(store), context.instance, datetime.now(UTC)))
+        if not requests:
+            return SkipReason("nothing is due")
+        return SensorResult(run_requests=requests, dynamic_partitions_requests=[with_partitions(requests)])
+
+    return videos_to_retry
+
+
+def due(pending: Iterator[Pending], instance: DagsterInstance, now: datetime) -> Iterator[RunRequest]:
+    """A run for each batch of which something is due and that is not at work already."""
+    for batch, of_batch in groupby(pending, key=lambda found: found.batch):
+        ended = [p.ended_at for p in of_batch if p.due_at and p.due_at <= now]
+        at_work = RunsFilter(
+            job_name=PROCESS_BATCH,
+            tags={PARTITION_TAG: batch},
+            statuses=[DagsterRunStatus.QUEUED, *UNDER_WAY],
+        )
+        if ended and not instance.get_runs(at_work, limit=1):
+            yield RunRequest(run_key=f"retry-{batch}-{max(ended):%Y%m%dT%H%M%S}", partition_key=batch)

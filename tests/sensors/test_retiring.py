@@ -1,0 +1,24 @@
+"""Old, settled batches leave the list of partitions; nothing else does."""
+
+import pytest
+from dagster import AssetKey, AssetMaterialization, DagsterInstance
+
+from sensors.batches import BATCHES
+from sensors.retiring import retire
+
+ARMS = [AssetKey(["transcripts", name]) for name in ("a", "b")]
+
+
+def test_only_what_is_old_and_settled_is_retired(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sensors.retiring.KEPT", 2)
+    batches = [f"{number:08d}" for number in range(1, 7)]
+    half_done, to_retry, *newest = batches[1], batches[2], *batches[4:]
+    with DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions(str(BATCHES.name), batches)
+        for arm in ARMS:
+            for batch in batches:
+                if (arm, batch) != (ARMS[1], half_done):
+                    instance.report_runless_asset_event(AssetMaterialization(arm, partition=batch))
+        assert retire(instance, ARMS, [to_retry]) == 2
+        assert sorted(instance.get_dynamic_partitions(str(BATCHES.name))) == [half_done, to_retry, *newest]
+        assert retire(instance, ARMS, [to_retry]) == 0
