@@ -30,19 +30,26 @@ class IngestIndex:
         )
         self._sources: dict[str, int] = {}
 
-    def put(self, source: str, key_id: bytes, video_id: bytes | None, number: int) -> None:
-        """Entry ``number`` of the log says that a key is there in this version; None: that it is gone."""
+    def put(self, source: str, key_id: bytes, video_id: bytes | None, number: int) -> bool:
+        """Entry ``number`` of the log says that a key is there in this version; None: that it is gone.
+
+        Whether the version was known before.
+        """
         before, batch = self._one("SELECT video_id, batch FROM current WHERE key_id = ?", key_id) or (None, 0)
         if before is not None and before != video_id:
             self._db.execute("INSERT OR IGNORE INTO former VALUES (?, ?)", (before, batch))
-        if video_id is not None and before != video_id:
-            (batch,) = self._one("SELECT batch FROM former WHERE video_id = ?", video_id) or (number,)
+        known: bool = before == video_id
+        if video_id is not None and not known:
+            former = self._one("SELECT batch FROM former WHERE video_id = ?", video_id)
+            known = former is not None
+            (batch,) = former or (number,)
         self._db.execute(
             "INSERT INTO current (key_id, video_id, number, batch, source) VALUES (?, ?, ?, ?, ?) "
             "ON CONFLICT DO UPDATE SET video_id = excluded.video_id, number = excluded.number, "
             "batch = excluded.batch",
             (key_id, video_id, number, batch, self._source(source)),
         )
+        return known
 
     def _source(self, name: str) -> int:
         return self._sources.setdefault(name, len(self._sources))

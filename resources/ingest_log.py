@@ -7,6 +7,7 @@ from functools import lru_cache
 from itertools import groupby, islice
 from math import inf
 from threading import RLock
+from typing import Any
 
 import pyarrow as pa
 
@@ -20,6 +21,8 @@ from speech.types import Seconds
 
 CHECKPOINT_ENTRIES = 1000
 """Entries in one checkpoint: a fixed range each, so that any number of writers make the same ones."""
+
+_NEEDED = ("kind", "source", "key", "video_id", "number")
 
 
 class IngestLog:
@@ -49,12 +52,12 @@ class IngestLog:
             return False
         try:
             for number, table in self._checkpoints(self.tail):
-                self._take_in(table)
+                self._take_in(table.select(_NEEDED).to_pylist())
                 self._log.tail = number
                 if time.monotonic() > until:
                     return False
             for entry in self._log.read_on():
-                self._take_in(as_table([entry]))
+                self._take_in(entry.observations())
                 if time.monotonic() > until:
                     return False
         finally:
@@ -65,7 +68,7 @@ class IngestLog:
         """Checkpoints of entries that come after number ``after``, and the last number each holds."""
         if after % CHECKPOINT_ENTRIES:
             return  # in the middle of one: entries are read one by one
-        former = layout.numbered(layout.CHECKPOINTS, after) if after else None
+        former = layout.checkpoint(after) if after else None
         for key in sorted(found.key for found in self._store.list(layout.CHECKPOINTS, former)):
             after += CHECKPOINT_ENTRIES
             if key != layout.checkpoint(after):
@@ -78,32 +81,30 @@ class IngestLog:
                     f"{self._store.url}/{key} is damaged: delete it, the entries are all there"
                 ) from error
 
-    def _take_in(self, table: pa.Table) -> None:
-        columns = ("kind", "source", "key", "video_id", "number")
-        for kind, source, key, video_id, number in zip(
-            *(table[column].to_pylist() for column in columns), strict=True
-        ):
-            video = bytes.fromhex(video_id)
+    def _take_in(self, observed: Iterable[dict[str, Any]]) -> None:
+        """Rows of :data:`~resources.observations.OBSERVATIONS`, of which not all columns are needed."""
+        for row in observed:
+            kind, number, video_id = row["kind"], row["number"], row["video_id"]
+            version = bytes.fromhex(video_id)
             if kind in (Kind.ERASING, Kind.ERASED):
-                self._index.erase(video, done=kind == Kind.ERASED)
-            elif kind == Kind.DELETED:
-                self._index.put(source, key_id(source, key), None, number)
-            else:
-                which = key_id(source, key)
-                known = self._index.current(which) == video or self._index.is_former(video)
-                if kind == Kind.NEW and known:
+                self._index.erase(version, done=kind == Kind.ERASED)
+                continue
+            source = row["source"]
+            there = None if kind == Kind.DELETED else version
+            known = self._index.put(source, key_id(source, row["key"]), there, number)
+            if kind == Kind.NEW:
+                if known:
                     self.doubled.append(video_id)
-                self._index.put(source, which, video, number)
-            if kind == Kind.NEW and (batch := f"{number:08d}") not in self.batches[-1:]:
-                self.batches.append(batch)
+                if (batch := f"{number:08d}") not in self.batches[-1:]:
+                    self.batches.append(batch)
 
     def is_known(self, video: Video) -> bool:
         """Whether this version of this object was ever ingested (as far as the log has been read)."""
-        return self.is_current(video) or self._index.is_former(bytes.fromhex(video.video_id))
+        return self.is_current(video) or self._index.is_former(video.ids.version)
 
     def is_current(self, video: Video) -> bool:
         """Whether this version is the latest one observed for its key."""
-        return self._index.current(video.key_id) == bytes.fromhex(video.video_id)
+        return self._index.current(video.ids.key) == video.ids.version
 
     def holds(self, source: str, key: str, version: str) -> bool:
         """Whether a key is current in this version."""
@@ -111,11 +112,11 @@ class IngestLog:
 
     def has_key(self, video: Video) -> bool:
         """Whether the key is there in some version, as far as the log knows."""
-        return self._index.current(video.key_id) is not None
+        return self._index.current(video.ids.key) is not None
 
     def is_news(self, video: Video) -> bool:
         """Whether the log should know that this version is what its key holds now."""
-        return not self.is_current(video) and not self._index.is_erased(bytes.fromhex(video.video_id))
+        return not self.is_current(video) and not self._index.is_erased(video.ids.version)
 
     def current(self, source: str, key: str) -> Video | None:
         """The version of a key that is current, as far as the log has been read."""
@@ -135,39 +136,40 @@ class IngestLog:
 
         def decide(number: int) -> IngestEntry | None:
             # A listing may name a key twice, when it is overwritten meanwhile: the last one counts.
-            latest = {video.key_id: video for video in videos}.values()
+            latest = {video.ids.key: video for video in videos}.values()
             news = [v for v in latest if self.is_news(v) and not self._is_stale(v, as_of)]
-            there = {video.key_id for video in news}
+            there = {video.ids.key for video in news}
+            again = {video.ids.key for video in news if self._index.is_former(video.ids.version)}
             deleted = tuple(
                 v
                 for v in gone
                 if self.is_current(v)
-                and v.key_id not in there
+                and v.ids.key not in there
                 and not self._is_stale(v, as_of)
-                and not self._index.is_erased(bytes.fromhex(v.video_id))
+                and not self._index.is_erased(v.ids.version)
             )
             if not news and not deleted:
                 return None
             return IngestEntry(
                 number=number,
                 observed_at=datetime.now(UTC),
-                videos=tuple(video for video in news if not self.is_known(video)),
-                seen_again=tuple(video for video in news if self.is_known(video)),
+                videos=tuple(video for video in news if video.ids.key not in again),
+                seen_again=tuple(video for video in news if video.ids.key in again),
                 deleted=deleted,
             )
 
         with self._lock:
             entry = self._log.append(decide, self.catch_up)
-            self.catch_up()
+            self._take_in(entry.observations() if entry else ())
         return entry
 
     def _is_stale(self, video: Video, as_of: int | None) -> bool:
-        return as_of is not None and self._index.changed(video.key_id) > as_of
+        return as_of is not None and self._index.changed(video.ids.key) > as_of
 
     def batch_of(self, video: Video) -> str:
         """The batch in which a video that is current was new."""
         with self._lock:
-            return f"{self._index.batch(video.key_id):08d}"
+            return f"{self._index.batch(video.ids.key):08d}"
 
     def erase(self, video_ids: Collection[str], named_in: Collection[int], done: bool) -> None:
         """Record that every trace of these versions is being removed, or that this is ``done``.
@@ -186,8 +188,8 @@ class IngestLog:
             )
 
         with self._lock:
-            self._log.append(decide, self.catch_up)
-            self.catch_up()
+            entry = self._log.append(decide, self.catch_up)
+            self._take_in(entry.observations() if entry else ())
 
     def being_erased(self) -> list[str]:
         """Ids of versions of which an erasure has begun, as far as is known, and not ended."""
@@ -203,7 +205,7 @@ class IngestLog:
     def looked_at(self, video: Video, look: int) -> None:
         """The look came upon this key."""
         with self._lock:
-            self._index.look_at(video.key_id, look)
+            self._index.look_at(video.ids.key, look)
 
     def overlooked(self, source: str, look: int, tail: int) -> Iterator[list[Video]]:
         """Current videos of a source, from entries up to ``tail``, whose keys the look did not come upon.

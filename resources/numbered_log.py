@@ -72,14 +72,16 @@ class NumberedLog(Generic[E]):
     ) -> E | None:
         """Add what ``decide(number)`` returns; None adds nothing.
 
-        ``catch_up`` reads the log to its tail and takes in what is there; it runs before each
-        decision. The new entry is read back like any other.
+        ``catch_up`` reads the log to its tail and takes in what is there. It runs whenever the store says
+        that another writer was faster: what is created under the next number has been decided in knowledge
+        of all before it. The caller takes in the new entry.
         """
-        while True:
+        if not self._looked:
             (catch_up or self.skip)()
-            entry = decide(self.tail + 1)
-            if entry is None:
-                return None
+        while (entry := decide(self.tail + 1)) is not None:
             key = layout.numbered(self._folder, entry.number)
             if self._store.create(key, entry.model_dump_json().encode()):
+                self.tail = entry.number
                 return entry
+            (catch_up or self.skip)()
+        return None

@@ -6,7 +6,8 @@ import json
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -42,21 +43,28 @@ class Video(BaseModel, frozen=True):
     @property
     def video_id(self) -> str:
         """128 bits over source, key and version, as 32 hex digits."""
-        return version_id(self.source, self.key, self.version).hex()
+        return self.ids.version.hex()
 
-    @property
-    def key_id(self) -> bytes:
-        """128 bits over source and key."""
-        return key_id(self.source, self.key)
+    @cached_property
+    def ids(self) -> "Ids":
+        """What the index knows it by; asked for many times."""
+        return Ids(key_id(self.source, self.key), version_id(self.source, self.key, self.version))
+
+
+class Ids(NamedTuple):
+    """128 bits each: over source and key, and over source, key and version."""
+
+    key: bytes
+    version: bytes
 
 
 def key_id(source: str, key: str) -> bytes:
-    """What :attr:`Video.key_id` is."""
+    """128 bits that stand for a key in its source."""
     return _hash(source, key)
 
 
 def version_id(source: str, key: str, version: str) -> bytes:
-    """What :attr:`Video.video_id` is, as bytes."""
+    """128 bits that stand for one version of a key."""
     return _hash(source, key, version)
 
 
@@ -91,7 +99,7 @@ class IngestEntry(Entry, frozen=True):
             (Kind.DELETED, self.deleted),
         ):
             for video in videos:
-                yield about | {"kind": kind, "video_id": video.video_id} | dict(video)
+                yield about | {"kind": kind, "video_id": video.video_id} | video.model_dump()
         for kind, ids in ((Kind.ERASING, self.erasing), (Kind.ERASED, self.erased)):
             yield from (about | {"kind": kind, "video_id": video_id} for video_id in ids)
 
