@@ -283,9 +283,8 @@ def process_everything(settings: Settings, workers: int, again: bool = False) ->
             runner = Runner(settings, workers)
         with bars.busy(f"listing {settings.source_url}"):
             known = runner.ingest()
-            pending = runner.to_try_again() if again else {}
-            ask = (lambda batch: pending.get(batch, [])) if again else runner.missing
-            batches = [batch for batch in known if ask(batch)]
+            ask = runner.to_try_again if again else runner.missing
+            batches = [batch for batch in (runner.failed() if again else known) if ask(batch)]
         for batch in bars.each(batches, "batches"):
             try:
                 # Asked again: a daemon may have done it meanwhile.

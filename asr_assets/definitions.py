@@ -1,10 +1,6 @@
 """What Dagster loads: the assets, the jobs, the sensors and the one table of resources."""
 
-from dagster import (
-    Definitions,
-    define_asset_job,
-    in_process_executor,
-)
+from dagster import Definitions, define_asset_job, in_process_executor
 
 from asr_assets.extracted_audio import extracted_audio
 from asr_assets.launchers import hold_with_parent
@@ -39,15 +35,7 @@ def build(settings: Settings) -> Definitions:
             f"the store {settings.store_url} lies inside the source {settings.source_url}, so the platform "
             "would take in its own audio; set ASR_STORE_URL or ASR_SOURCE_URL to another place"
         )
-    # A folder is somebody at a desk who wants to see words: two minutes from copy to query, the
-    # second video in a row included. A bucket wants full batches and few loads.
-    watching_a_folder = local_path(settings.source_url) is not None
-    wait_s = 5.0 if watching_a_folder else 60.0
-    limits = BatchLimits(
-        videos=settings.batch_videos,
-        wait_s=wait_s if settings.batch_wait_s is None else settings.batch_wait_s,
-        min_age_s=settings.min_age_s,
-    )
+    limits = BatchLimits.of(settings)
     queues = [EventQueue(url=settings.queue_url)] if settings.queue_url else []
     transcripts = [transcripts_asset(model) for model in models.enabled]
     transcripts_keys = [transcripts_key(name) for name in enabled]
@@ -88,7 +76,7 @@ def build(settings: Settings) -> Definitions:
             loading_sensor(
                 [extracted_audio.key, *transcripts_keys],
                 WORD_TIMINGS,
-                interval_s=20 if watching_a_folder else 60,
+                interval_s=20 if local_path(settings.source_url) else 60,
             ),
         ],
         resources={

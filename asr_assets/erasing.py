@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from resources import layout
 from resources.ingest_log import CHECKPOINT_ENTRIES, IngestLog
-from resources.observations import IngestEntry, Kind
+from resources.observations import IngestEntry, Kind, batch_key
 from resources.published import (
     AttemptsBatch,
     ExtractedBatch,
@@ -25,6 +25,7 @@ from resources.published import (
 )
 from resources.retries import Pending
 from resources.store import Store
+from speech.errors import AsrError
 
 Rewriter: TypeAlias = Callable[[Store, str, frozenset[str]], None]
 """Takes videos out of one object of the store."""
@@ -32,16 +33,17 @@ Rewriter: TypeAlias = Callable[[Store, str, frozenset[str]], None]
 
 @dataclass(frozen=True, slots=True)
 class Traces:
-    """Where some videos are named: their ids, and the numbers of the entries with them."""
+    """Where some videos are named: their ids, the numbers of the entries with them, and their keys."""
 
     video_ids: frozenset[str] = frozenset()
     entries: frozenset[int] = frozenset()
+    keys: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, log: IngestLog, source: str, keys: Collection[str]) -> "Traces":
         """All versions of these keys of a source, and those of erasures that were cut off."""
         open_ids = set(log.being_erased())
-        ids, entries = set(open_ids), set[int]()
+        ids, entries, found = set(open_ids), set[int](), set[str]()
         for table in log.tables(0):
             erasing = table.filter(pc.is_in(table["video_id"], pa.array(list(open_ids), pa.string())))
             begun = erasing.filter(pc.equal(erasing["kind"], Kind.ERASING.value))
@@ -54,15 +56,19 @@ class Traces:
             )
             ids.update(named["video_id"].to_pylist())
             entries.update(named["number"].to_pylist())
-        return cls(frozenset(ids), frozenset(entries))
+            found.update(named["key"].to_pylist())
+        return cls(frozenset(ids), frozenset(entries), frozenset(found))
 
     def __le__(self, other: "Traces") -> bool:
         return self.video_ids <= other.video_ids and self.entries <= other.entries
 
+    def __or__(self, other: "Traces") -> "Traces":
+        return Traces(self.video_ids | other.video_ids, self.entries | other.entries, self.keys | other.keys)
+
     @property
     def batches(self) -> list[str]:
         """The batches that these entries are."""
-        return [f"{number:08d}" for number in sorted(self.entries)]
+        return [batch_key(number) for number in sorted(self.entries)]
 
     def named_in(self, key: str) -> bool:
         """Whether an object of the store is about one of these batches."""
@@ -70,12 +76,22 @@ class Traces:
 
 
 def begin(store: Store, log: IngestLog, source: str, keys: Collection[str]) -> Traces:
-    """Take the videos out of the ingest log for good; where else their traces are to be removed."""
-    traces = Traces()
+    """Take the videos out of the ingest log for good; where else their traces are to be removed.
+
+    Raises :class:`~speech.errors.AsrError` for a key that was never seen.
+    """
+    log.catch_up()
+    traces, found = Traces(), Traces.of(log, source, keys)
+    unknown = sorted(set(keys) - found.keys)
+    if unknown and not log.being_erased():  # of what an erasure has begun with, no key is known
+        raise AsrError(
+            f"{unknown[0]!r} is the key of no video of {source} that was ever taken in; asr sql lists them"
+        )
     # Once the log has said it nobody adds to these; whoever was faster is found the next time round.
-    while not (found := Traces.of(log, source, keys)) <= traces:
-        traces = Traces(traces.video_ids | found.video_ids, traces.entries | found.entries)
+    while not found <= traces:
+        traces |= found
         log.erase(traces.video_ids, traces.entries, done=False)
+        found = Traces.of(log, source, keys)
     for number in sorted(traces.entries):
         entry = _without(log.entry(number), traces.video_ids)
         store.put(layout.numbered(layout.INGEST, number), entry.model_dump_json().encode())

@@ -7,11 +7,9 @@ from dagster import (
     AssetExecutionContext,
     AssetKey,
     AssetsDefinition,
-    DagsterRunStatus,
     DefaultScheduleStatus,
     MaterializeResult,
     RunRequest,
-    RunsFilter,
     ScheduleEvaluationContext,
     SkipReason,
     asset,
@@ -23,7 +21,7 @@ from resources.ingest_log import shared_log
 from resources.retries import all_pending
 from resources.source import Source
 from resources.store import Store
-from sensors.batches import RECONCILE, UNDER_WAY, BatchLimits
+from sensors.batches import RECONCILE, BatchLimits, at_work
 from sensors.reconciling import reconcile
 from sensors.retiring import retire
 
@@ -59,7 +57,6 @@ def reconciliation_asset(limits: BatchLimits, published: Sequence[AssetKey]) -> 
 @schedule(job_name=RECONCILE, cron_schedule="17 * * * *", default_status=DefaultScheduleStatus.RUNNING)
 def reconcile_hourly(context: ScheduleEvaluationContext) -> RunRequest | SkipReason:
     """Not while the last one is still at it: a large bucket takes longer than an hour."""
-    at_work = RunsFilter(job_name=RECONCILE, statuses=[DagsterRunStatus.QUEUED, *UNDER_WAY])
-    if context.instance.get_runs(at_work, limit=1):
+    if at_work(context.instance, RECONCILE):
         return SkipReason("the last reconciliation is still under way")
     return RunRequest()

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dagster import AssetKey, DagsterRunStatus, RunConfig, RunsFilter
+from dagster import AssetKey, RunConfig
 from dagster_shared.error import SerializableErrorInfo
 
 from asr_assets.definitions import defs
@@ -18,7 +18,7 @@ from resources.ingest_log import IngestLog
 from resources.published import read_head
 from resources.retries import all_pending
 from resources.settings import HOME, Settings
-from sensors.batches import BATCHES, LOAD_WORDS, PARTITION_TAG, PROCESS_BATCH, UNDER_WAY, BatchLimits
+from sensors.batches import BATCHES, LOAD_WORDS, PROCESS_BATCH, BatchLimits, at_work
 from sensors.reconciling import reconcile
 from speech.errors import AsrError
 
@@ -58,8 +58,7 @@ class Runner:
     def ingest(self) -> list[str]:
         """Record what is new and what is gone, nothing being too young or too few; all batches there are."""
         log = IngestLog(self.store)
-        limits = BatchLimits(videos=self.settings.batch_videos, wait_s=0, min_age_s=0)
-        reconcile(self.source, self.store, log, limits)
+        reconcile(self.source, self.store, log, BatchLimits.of(self.settings).at_once)
         return log.batches
 
     def missing(self, batch: str) -> list[AssetKey]:
@@ -73,15 +72,15 @@ class Runner:
             return transcripts  # the audio is there, so the source need not be
         return [raw_videos.key, extracted_audio.key, *transcripts]
 
-    def to_try_again(self) -> dict[str, list[AssetKey]]:
-        """By batch, what has to be materialized once more for videos that may end otherwise now."""
+    def failed(self) -> list[str]:
+        """Batches with videos that may end otherwise now."""
+        return sorted({pending.batch for pending in all_pending(self.store)})
+
+    def to_try_again(self, batch: str) -> list[AssetKey]:
+        """What has to be materialized once more for videos of the batch that may end otherwise now."""
         names = {model.name for model in self.models.enabled}
-        again: dict[str, list[AssetKey]] = {}
-        for pending in all_pending(self.store):
-            if pending.model in names:
-                first = [raw_videos.key, extracted_audio.key]
-                again.setdefault(pending.batch, first).append(transcripts_key(pending.model))
-        return again
+        failed = [pending.model for pending in all_pending(self.store, batch) if pending.model in names]
+        return [raw_videos.key, extracted_audio.key, *map(transcripts_key, failed)] if failed else []
 
     def erase(self, keys: list[str]) -> int:
         """Remove every trace of all versions of these keys of the source; how many videos that were.
@@ -90,14 +89,6 @@ class Runner:
         same command goes on once it has ended.
         """
         log = IngestLog(self.store)
-        log.catch_up()
-        if not log.being_erased():
-            for key in keys:
-                if not Traces.of(log, self.source.name, [key]).entries:
-                    raise AsrError(
-                        f"{key!r} is the key of no video of {self.source.name} that was ever taken in; "
-                        "asr sql lists them"
-                    )
         traces = begin(self.store, log, self.source.name, keys)
         self._nobody_at(traces)
         remove(self.store, traces)
@@ -109,8 +100,7 @@ class Runner:
 
     def _nobody_at(self, traces: Traces) -> None:
         for batch in traces.batches:
-            at_work = RunsFilter(tags={PARTITION_TAG: batch}, statuses=[DagsterRunStatus.QUEUED, *UNDER_WAY])
-            if self.instance.get_runs(at_work, limit=1):
+            if at_work(self.instance, batch=batch):
                 raise AsrError(
                     f"batch {batch} is being worked on: the erasure has begun, and the same command ends it "
                     "once that run has ended"

@@ -17,13 +17,14 @@ import typer
 from benchmarks.bucket import BUCKET, REGION, Plan, bucket
 from benchmarks.kills import kills
 from benchmarks.report import Check, publish
+from resources.aws import S3
 from resources.event_queue import EventQueue
 from resources.ingest_log import IngestLog
 from resources.observations import Video
-from resources.source import S3, Source
+from resources.source import Source
 from resources.store import Store
 from resources.warehouse import Warehouse
-from sensors.batches import AT_ONCE, BatchLimits
+from sensors.batches import BatchLimits
 from sensors.events import take_events
 from sensors.listing import look_on
 from sensors.reconciling import compare, reconcile
@@ -56,13 +57,13 @@ def burst(objects: int, seed: int) -> Iterator[Check]:
         while log.tail * 64 < objects / 2:
             tick(look)
         truth: dict[str, str] = _answer(server, "go on")
-        take = partial(take_events, EventQueue(url=queue_url), source, store, log, AT_ONCE)
+        take = partial(take_events, EventQueue(url=queue_url), source, store, log, BatchLimits().at_once)
         while _answer(server, "more"):
             tick(take)
         before = compare(source, log)
         typer.echo(f"after {len(ticks)} ticks, before reconciling: {before}", err=True)
         began = time.monotonic()
-        found = reconcile(source, store, log, AT_ONCE)
+        found = reconcile(source, store, log, BatchLimits().at_once)
         typer.echo(f"reconciled {objects} objects in {time.monotonic() - began:.0f} s: {found}", err=True)
         fresh = IngestLog(store)
         difference = compare(source, fresh)
@@ -98,7 +99,7 @@ def hostile_keys() -> Iterator[Check]:
     with tempfile.TemporaryDirectory() as folder, bucket(Plan(named=HOSTILE), 0) as server:
         os.environ["AWS_ENDPOINT_URL"], _ = server.recv()
         store, source = Store(url=f"file://{folder}/store"), Source(url=f"s3://{BUCKET}", s3=S3())
-        reconcile(source, store, IngestLog(store), AT_ONCE)
+        reconcile(source, store, IngestLog(store), BatchLimits().at_once)
         warehouse = Warehouse(path=f"{folder}/warehouse.duckdb")
         with warehouse.exclusive():
             warehouse.load(store, lambda *_: None)

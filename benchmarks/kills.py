@@ -17,8 +17,9 @@ import typer
 from dagster import DagsterInstance, SensorResult, build_sensor_context
 
 from benchmarks.report import Check
+from resources.aws import S3
 from resources.ingest_log import IngestLog
-from resources.source import S3, Source
+from resources.source import Source
 from resources.store import Store
 from sensors.batches import BatchLimits
 from sensors.listing import look_on

@@ -5,11 +5,11 @@ from math import ceil
 from typing import Any, NamedTuple
 
 import boto3
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from dagster import ConfigurableResource
 from pydantic import Field, PrivateAttr
 
+from resources.aws import patience
 from speech.errors import SourceUnavailable
 from speech.types import Seconds
 
@@ -45,32 +45,27 @@ class EventQueue(ConfigurableResource[Any]):
 
     def delete(self, messages: Sequence[Message]) -> None:
         """Remove messages. One that will not go comes back, and by then is no news."""
-        for first in range(0, len(messages), AT_ONCE):
-            some = messages[first : first + AT_ONCE]
-            self._ask(
-                "delete_message_batch",
-                Entries=[{"Id": str(n), "ReceiptHandle": message.receipt} for n, message in enumerate(some)],
-            )
+        self._ask_of_each("delete_message_batch", messages)
 
     def postpone(self, messages: Sequence[Message], wait_s: Seconds) -> None:
         """Hide messages for so long, then they are given out again."""
-        for first in range(0, len(messages), AT_ONCE):
-            entries = [
-                {"Id": str(n), "ReceiptHandle": message.receipt, "VisibilityTimeout": ceil(wait_s)}
-                for n, message in enumerate(messages[first : first + AT_ONCE])
-            ]
-            self._ask("change_message_visibility_batch", Entries=entries)
+        self._ask_of_each("change_message_visibility_batch", messages, VisibilityTimeout=ceil(wait_s))
 
     def describe(self) -> str:
         """The queue, and how many messages wait in it."""
         answer = self._ask("get_queue_attributes", AttributeNames=["ApproximateNumberOfMessages"])
         return f"{self.url}: about {answer['Attributes']['ApproximateNumberOfMessages']} messages wait"
 
+    def _ask_of_each(self, what: str, messages: Sequence[Message], **arguments: Any) -> None:
+        for first in range(0, len(messages), AT_ONCE):
+            some = enumerate(messages[first : first + AT_ONCE])
+            entries = [{"Id": str(n), "ReceiptHandle": message.receipt} | arguments for n, message in some]
+            self._ask(what, Entries=entries)
+
     def _ask(self, what: str, **arguments: Any) -> Any:
         try:
             if self._client is None:
-                patience = Config(connect_timeout=5, read_timeout=10, retries={"max_attempts": 3})
-                self._client = boto3.client("sqs", config=patience)
+                self._client = boto3.client("sqs", config=patience())
             return getattr(self._client, what)(QueueUrl=self.url, **arguments)
         except (BotoCoreError, ClientError) as error:
             raise SourceUnavailable(

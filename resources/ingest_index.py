@@ -5,7 +5,17 @@ own containers take several times as much.
 """
 
 import sqlite3
-from typing import Any
+from typing import Any, NamedTuple
+
+
+class Known(NamedTuple):
+    """What is known of a key: the version that is there (None: it is gone, or was never seen), the number of
+    the newest entry about it, and the batch in which that version was new (0: none).
+    """
+
+    video_id: bytes | None = None
+    number: int = 0
+    batch: int = 0
 
 
 class IngestIndex:
@@ -21,24 +31,24 @@ class IngestIndex:
         self._db.executescript(
             """
             CREATE TABLE current (
-                key_id BLOB PRIMARY KEY, video_id BLOB, number INTEGER NOT NULL, batch INTEGER,
+                key_id BLOB PRIMARY KEY, video_id BLOB, number INTEGER NOT NULL, batch INTEGER NOT NULL,
                 look INTEGER NOT NULL DEFAULT 0, source INTEGER NOT NULL
             ) WITHOUT ROWID;
             CREATE TABLE former (video_id BLOB PRIMARY KEY, batch INTEGER NOT NULL) WITHOUT ROWID;
-            CREATE TABLE erased (video_id BLOB PRIMARY KEY, done INTEGER NOT NULL) WITHOUT ROWID;
             """
         )
         self._sources: dict[str, int] = {}
+        self._erased: dict[bytes, bool] = {}  # few: each was asked for by somebody
 
     def put(self, source: str, key_id: bytes, video_id: bytes | None, number: int) -> bool:
         """Entry ``number`` of the log says that a key is there in this version; None: that it is gone.
 
         Whether the version was known before.
         """
-        before, batch = self._one("SELECT video_id, batch FROM current WHERE key_id = ?", key_id) or (None, 0)
-        if before is not None and before != video_id:
-            self._db.execute("INSERT OR IGNORE INTO former VALUES (?, ?)", (before, batch))
-        known: bool = before == video_id
+        before = self.get(key_id)
+        if before.video_id is not None and before.video_id != video_id:
+            self._db.execute("INSERT OR IGNORE INTO former VALUES (?, ?)", (before.video_id, before.batch))
+        known, batch = before.video_id == video_id, before.batch
         if video_id is not None and not known:
             former = self._one("SELECT batch FROM former WHERE video_id = ?", video_id)
             known = former is not None
@@ -54,45 +64,30 @@ class IngestIndex:
     def _source(self, name: str) -> int:
         return self._sources.setdefault(name, len(self._sources))
 
-    def erase(self, video_id: bytes, done: bool) -> None:
-        """A version must never come back."""
-        self._db.execute("INSERT OR REPLACE INTO erased VALUES (?, ?)", (video_id, done))
-
-    def erasures(self) -> int:
-        """How many versions were erased, or are being erased."""
-        return int((self._one("SELECT count(*) FROM erased") or (0,))[0])
-
-    def being_erased(self) -> list[str]:
-        """Versions whose traces may not all be removed yet."""
-        return [row[0].hex() for row in self._db.execute("SELECT video_id FROM erased WHERE NOT done")]
-
-    def current(self, key_id: bytes) -> bytes | None:
-        """The version that a key was last seen in; None when it was never seen, or is gone."""
-        row = self._one("SELECT video_id FROM current WHERE key_id = ?", key_id)
-        return row[0] if row else None
-
-    def found(self, key_id: bytes) -> tuple[int, str] | None:
-        """The entry's number and the id of a key's current version; None when there is none."""
-        row = self._one("SELECT number, video_id FROM current WHERE key_id = ?", key_id)
-        return (row[0], row[1].hex()) if row and row[1] else None
-
-    def changed(self, key_id: bytes) -> int:
-        """The number of the newest entry about a key; 0 when there is none."""
-        row = self._one("SELECT number FROM current WHERE key_id = ?", key_id)
-        return row[0] if row else 0
-
-    def batch(self, key_id: bytes) -> int:
-        """The number of the batch in which a key's current version was new."""
-        row = self._one("SELECT batch FROM current WHERE key_id = ?", key_id)
-        return row[0] if row else 0
+    def get(self, key_id: bytes) -> Known:
+        """What is known of a key."""
+        row = self._one("SELECT video_id, number, batch FROM current WHERE key_id = ?", key_id)
+        return Known(*row) if row else Known()
 
     def is_former(self, video_id: bytes) -> bool:
         """Whether a version was current once, and then was not."""
         return self._one("SELECT 1 FROM former WHERE video_id = ?", video_id) is not None
 
+    def erase(self, video_id: bytes, done: bool) -> None:
+        """A version must never come back; ``done`` when nothing is left of it."""
+        self._erased[video_id] = done
+
     def is_erased(self, video_id: bytes) -> bool:
         """Whether a version was erased, or is being erased."""
-        return self._one("SELECT 1 FROM erased WHERE video_id = ?", video_id) is not None
+        return video_id in self._erased
+
+    def erasures(self) -> int:
+        """How many versions were erased, or are being erased."""
+        return len(self._erased)
+
+    def being_erased(self) -> list[str]:
+        """Versions whose traces may not all be removed yet."""
+        return [video_id.hex() for video_id, done in self._erased.items() if not done]
 
     def look_at(self, key_id: bytes, look: int) -> None:
         """Note that look number ``look`` through the source came upon a key, in whatever version."""

@@ -12,9 +12,19 @@ from typing import Any
 import pyarrow as pa
 
 from resources import layout
-from resources.ingest_index import IngestIndex
+from resources.ingest_index import IngestIndex, Known
 from resources.numbered_log import NumberedLog
-from resources.observations import IngestEntry, Kind, Video, as_table, decode, encode, key_id, version_id
+from resources.observations import (
+    IngestEntry,
+    Kind,
+    Video,
+    as_table,
+    batch_key,
+    decode,
+    encode,
+    key_id,
+    version_id,
+)
 from resources.store import Store
 from speech.errors import StoreError
 from speech.types import Seconds
@@ -95,7 +105,7 @@ class IngestLog:
             if kind == Kind.NEW:
                 if known:
                     self.doubled.append(video_id)
-                if (batch := f"{number:08d}") not in self.batches[-1:]:
+                if (batch := batch_key(number)) not in self.batches[-1:]:
                     self.batches.append(batch)
 
     def is_known(self, video: Video) -> bool:
@@ -104,25 +114,37 @@ class IngestLog:
 
     def is_current(self, video: Video) -> bool:
         """Whether this version is the latest one observed for its key."""
-        return self._index.current(video.ids.key) == video.ids.version
+        return self._index.get(video.ids.key).video_id == video.ids.version
 
     def holds(self, source: str, key: str, version: str) -> bool:
         """Whether a key is current in this version."""
-        return self._index.current(key_id(source, key)) == version_id(source, key, version)
+        return self._index.get(key_id(source, key)).video_id == version_id(source, key, version)
 
     def has_key(self, video: Video) -> bool:
         """Whether the key is there in some version, as far as the log knows."""
-        return self._index.current(video.ids.key) is not None
+        return self._index.get(video.ids.key).video_id is not None
 
-    def is_news(self, video: Video) -> bool:
-        """Whether the log should know that this version is what its key holds now."""
-        return not self.is_current(video) and not self._index.is_erased(video.ids.version)
+    def is_news(self, video: Video, as_of: int | None = None) -> bool:
+        """Whether the log should know that this version is what its key holds now, or held ``as_of``."""
+        known = self._index.get(video.ids.key)
+        same = known.video_id == video.ids.version
+        return not same and not self._is_stale(known, as_of) and not self._index.is_erased(video.ids.version)
+
+    def is_gone(self, video: Video, as_of: int | None) -> bool:
+        """Whether the log should know that this version is not there any more."""
+        known = self._index.get(video.ids.key)
+        same = known.video_id == video.ids.version
+        return same and not self._is_stale(known, as_of) and not self._index.is_erased(video.ids.version)
+
+    @staticmethod
+    def _is_stale(known: Known, as_of: int | None) -> bool:
+        return as_of is not None and known.number > as_of
 
     def current(self, source: str, key: str) -> Video | None:
         """The version of a key that is current, as far as the log has been read."""
         with self._lock:
-            found = self._index.found(key_id(source, key))
-        return next(self._videos([found]), None) if found else None
+            known = self._index.get(key_id(source, key))
+        return next(self._videos([(known.number, known.video_id.hex())]), None) if known.video_id else None
 
     def append(
         self, videos: Sequence[Video], gone: Sequence[Video] = (), as_of: int | None = None
@@ -137,17 +159,10 @@ class IngestLog:
         def decide(number: int) -> IngestEntry | None:
             # A listing may name a key twice, when it is overwritten meanwhile: the last one counts.
             latest = {video.ids.key: video for video in videos}.values()
-            news = [v for v in latest if self.is_news(v) and not self._is_stale(v, as_of)]
+            news = [video for video in latest if self.is_news(video, as_of)]
             there = {video.ids.key for video in news}
             again = {video.ids.key for video in news if self._index.is_former(video.ids.version)}
-            deleted = tuple(
-                v
-                for v in gone
-                if self.is_current(v)
-                and v.ids.key not in there
-                and not self._is_stale(v, as_of)
-                and not self._index.is_erased(v.ids.version)
-            )
+            deleted = tuple(v for v in gone if v.ids.key not in there and self.is_gone(v, as_of))
             if not news and not deleted:
                 return None
             return IngestEntry(
@@ -163,13 +178,10 @@ class IngestLog:
             self._take_in(entry.observations() if entry else ())
         return entry
 
-    def _is_stale(self, video: Video, as_of: int | None) -> bool:
-        return as_of is not None and self._index.changed(video.ids.key) > as_of
-
     def batch_of(self, video: Video) -> str:
         """The batch in which a video that is current was new."""
         with self._lock:
-            return f"{self._index.batch(video.ids.key):08d}"
+            return batch_key(self._index.get(video.ids.key).batch)
 
     def erase(self, video_ids: Collection[str], named_in: Collection[int], done: bool) -> None:
         """Record that every trace of these versions is being removed, or that this is ``done``.

@@ -73,6 +73,11 @@ def _hash(*parts: str) -> bytes:
     return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).digest()
 
 
+def batch_key(number: int) -> str:
+    """The partition key of the batch that an entry of the ingest log is."""
+    return f"{number:08d}"
+
+
 class IngestEntry(Entry, frozen=True):
     """One entry of the ingest log; its new videos are a batch."""
 
@@ -88,7 +93,7 @@ class IngestEntry(Entry, frozen=True):
     @property
     def batch(self) -> str | None:
         """The partition key; None for an entry without new videos."""
-        return f"{self.number:08d}" if self.videos else None
+        return batch_key(self.number) if self.videos else None
 
     def observations(self) -> Iterator[dict[str, Any]]:
         """As rows of :data:`OBSERVATIONS`."""

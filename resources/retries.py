@@ -49,14 +49,14 @@ def remember(store: Store, head: TranscriptsHead, now: datetime) -> None:
 def revive(store: Store, log: IngestLog, entry: IngestEntry) -> None:
     """Videos that are there again: what of their batches failed is tried again from the beginning."""
     for batch in sorted({log.batch_of(video) for video in entry.seen_again}):
-        for found in store.list(layout.retries_of(batch)):
-            if pending := Pending.read(store, found.key):
-                again = pending.model_copy(update={"tries": 1, "ended_at": entry.observed_at})
-                store.put(found.key, again.model_dump_json().encode())
+        for pending in all_pending(store, batch):
+            again = pending.model_copy(update={"tries": 1, "ended_at": entry.observed_at})
+            store.put(layout.retry(batch, pending.model), again.model_dump_json().encode())
 
 
-def all_pending(store: Store) -> Iterator[Pending]:
-    """Everything that may be tried again, by batch and model; what was given up as well."""
-    for found in sorted(store.list(layout.RETRIES), key=lambda found: found.key):
+def all_pending(store: Store, batch: str | None = None) -> Iterator[Pending]:
+    """Everything that may be tried again, by batch and model, or in one batch; what was given up as well."""
+    folder = layout.retries_of(batch) if batch else layout.RETRIES
+    for found in sorted(store.list(folder), key=lambda found: found.key):
         if pending := Pending.read(store, found.key):
             yield pending

@@ -1,19 +1,18 @@
 """The source: other people's bucket or folder, whose keys may be anything. Read only."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from math import inf
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
-import boto3
-from botocore import UNSIGNED
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError
 from dagster import ConfigurableResource, ResourceDependency
 from dagster_aws.s3 import S3Resource
 from pydantic import Field, PrivateAttr
 
+from resources.aws import S3
 from resources.observations import Video
 from resources.settings import MEDIA_SUFFIXES, Settings, local_path
 from resources.source_local import LocalFolder
@@ -22,31 +21,16 @@ from speech.errors import SourceUnavailable
 from speech.media import ByteSource
 from speech.types import Seconds
 
-CONNECT_S, ANSWER_S, ATTEMPTS = 5, 10, 3
-"""Dagster ends a tick of a sensor after 60 s: a bucket that hangs has to be given up before."""
+LOOK_UPS = 16  # at a time
+
+A = TypeVar("A")
+B = TypeVar("B")
 
 
-_CLIENT_OPTIONS = {
-    *("region_name", "endpoint_url", "use_ssl", "verify"),
-    *("aws_access_key_id", "aws_secret_access_key", "aws_session_token"),
-}
-
-
-class S3(S3Resource):
-    """dagster-aws's resource, with an end to how long a bucket may keep somebody waiting."""
-
-    max_attempts: int = ATTEMPTS
-
-    def get_client(self) -> Any:
-        """A client of boto3."""
-        patience = Config(
-            connect_timeout=CONNECT_S,
-            read_timeout=ANSWER_S,
-            retries={"mode": "standard", "max_attempts": self.max_attempts},
-            signature_version=UNSIGNED if self.use_unsigned_session else None,
-        )
-        session = boto3.session.Session(profile_name=self.profile_name)
-        return session.client("s3", config=patience, **self.model_dump(include=_CLIENT_OPTIONS))
+def ask_each(ask: Callable[[A], B], about: Sequence[A]) -> list[B]:
+    """Ask whatever takes its time to answer about each of these, many at a time."""
+    with ThreadPoolExecutor(LOOK_UPS) as threads:
+        return list(threads.map(ask, about))
 
 
 class SourceBackend(Protocol):

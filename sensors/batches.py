@@ -1,14 +1,16 @@
 """Batches: the unit of work and the partition of every asset up to the words."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from math import inf
+from typing import Self
 
-from dagster import DagsterRunStatus, DynamicPartitionsDefinition
+from dagster import DagsterInstance, DagsterRunStatus, DynamicPartitionsDefinition, RunsFilter
 
 from resources.ingest_log import IngestLog
 from resources.observations import IngestEntry, Video
+from resources.settings import Settings, local_path
 from speech.types import Seconds
 
 BATCHES = DynamicPartitionsDefinition(name="batch")
@@ -28,6 +30,16 @@ UNDER_WAY = [
 """A run that some process should be at work on; a queued one waits for nobody who could have died."""
 
 
+def at_work(instance: DagsterInstance, job: str | None = None, batch: str | None = None) -> bool:
+    """Whether a run of a job, or for a batch, is under way or waits for its turn."""
+    runs = RunsFilter(
+        job_name=job,
+        tags={PARTITION_TAG: batch} if batch else None,
+        statuses=[DagsterRunStatus.QUEUED, *UNDER_WAY],
+    )
+    return bool(instance.get_runs(runs, limit=1))
+
+
 @dataclass(frozen=True, slots=True)
 class BatchLimits:
     """How large a batch grows, and how long its first videos wait for more.
@@ -42,9 +54,23 @@ class BatchLimits:
     wait_s: Seconds = 60.0
     min_age_s: Seconds = 5.0
 
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """The limits of a deployment."""
+        # A folder is somebody at a desk who wants to see words: two minutes from copy to query, the
+        # second video in a row included. A bucket wants full batches.
+        wait_s = 5.0 if local_path(settings.source_url) else 60.0
+        return cls(
+            videos=settings.batch_videos,
+            wait_s=wait_s if settings.batch_wait_s is None else settings.batch_wait_s,
+            min_age_s=settings.min_age_s,
+        )
 
-AT_ONCE = BatchLimits(wait_s=0.0, min_age_s=0.0)
-"""Whatever is there goes now."""
+    @property
+    def at_once(self) -> Self:
+        """The same for somebody who waits for it: whatever is there goes now."""
+        return replace(self, wait_s=0.0, min_age_s=0.0)
+
 
 CLOCKS_DIFFER_S: Seconds = 600.0
 """By which a file system's clock may be ahead of ours and be believed."""

@@ -7,7 +7,6 @@ may come twice, late, in any order, or about a key that is long gone.
 import json
 import time
 from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -23,7 +22,7 @@ from resources.ingest_log import IngestLog, shared_log
 from resources.observations import Video
 from resources.published import JsonObject
 from resources.retries import revive
-from resources.source import Source
+from resources.source import LOOK_UPS, Source, ask_each
 from resources.store import Store
 from sensors.batches import BatchLimits, record
 from sensors.patience import patiently
@@ -31,7 +30,6 @@ from speech.types import Seconds
 
 TICK_S: Seconds = 10.0
 MESSAGES_PER_TICK = 1000
-LOOK_UPS = 16  # at a time
 LOOK_UP_S: Seconds = 15.0
 
 
@@ -189,13 +187,12 @@ def record_changes(
     as_of = log.tail
     keys = sorted(changed)
     there: dict[str, Video | None] = {}
-    with ThreadPoolExecutor(LOOK_UPS) as threads:
-        while len(there) < len(keys) and time.monotonic() < until:
-            some = keys[len(there) :][: 4 * LOOK_UPS]
-            there.update(zip(some, threads.map(source.find, some), strict=True))
-        missing = [key for key, found in there.items() if found is None]
-        known = [video for video in threads.map(partial(log.current, source.name), missing) if video]
-    gone = [video for video in known if source.covers(video)]
+    while len(there) < len(keys) and time.monotonic() < until:
+        some = keys[len(there) :][: 4 * LOOK_UPS]
+        there.update(zip(some, ask_each(source.find, some), strict=True))
+    missing = [key for key, found in there.items() if found is None]
+    known = ask_each(partial(log.current, source.name), missing)
+    gone = [video for video in known if video and source.covers(video)]
     found = [video for video in there.values() if video]
     for entry in record(log, found, limits, as_of):
         revive(store, log, entry)

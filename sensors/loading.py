@@ -19,7 +19,7 @@ from dagster import (
 
 from resources import layout
 from resources.store import Store
-from sensors.batches import LOAD_WORDS, UNDER_WAY
+from sensors.batches import LOAD_WORDS, at_work
 from speech.types import Seconds
 
 LOADED_THROUGH = "loaded_through"
@@ -108,11 +108,7 @@ def load_state(
         loaded_through=numbers[LOADED_THROUGH],
         ingested=store.head(layout.numbered(layout.INGEST, numbers[INGESTED_THROUGH] + 1)) is not None,
         last_load_at=last_load.timestamp if last_load else 0.0,
-        in_flight=bool(
-            instance.get_runs(
-                RunsFilter(job_name=LOAD_WORDS, statuses=[DagsterRunStatus.QUEUED, *UNDER_WAY]), limit=1
-            )
-        ),
+        in_flight=at_work(instance, LOAD_WORDS),
         failures=len(instance.get_runs(failed, limit=TRIES)),
     )
 

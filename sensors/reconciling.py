@@ -1,19 +1,17 @@
 """A look through the whole source that compares it with the ingest log, however long it takes."""
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from resources.ingest_log import IngestLog
 from resources.observations import Video
 from resources.retries import revive
-from resources.source import Source
+from resources.source import Source, ask_each
 from resources.store import Store
 from sensors.batches import BatchLimits, record
 
 DELETED_AT_ONCE = 1000
 """Deletions that one entry of the log may hold."""
-LOOK_UPS = 16  # at a time
 
 
 @dataclass
@@ -75,11 +73,10 @@ def compare(source: Source, log: IngestLog) -> dict[str, int]:
 
 def _gone(source: Source, log: IngestLog, look: int, tail: int) -> Iterator[list[Video]]:
     """Each is asked for by its key: a listing that skips one must not make it gone."""
-    with ThreadPoolExecutor(LOOK_UPS) as threads:
-        for overlooked in log.overlooked(source.name, look, tail):
-            ours = [video for video in overlooked if source.covers(video)]
-            there = threads.map(source.find, [video.key for video in ours])
-            yield [video for video, found in zip(ours, there, strict=True) if found is None]
+    for overlooked in log.overlooked(source.name, look, tail):
+        ours = [video for video in overlooked if source.covers(video)]
+        there = ask_each(source.find, [video.key for video in ours])
+        yield [video for video, found in zip(ours, there, strict=True) if found is None]
 
 
 def _noticed(

@@ -6,10 +6,8 @@ from itertools import groupby
 
 from dagster import (
     DagsterInstance,
-    DagsterRunStatus,
     DefaultSensorStatus,
     RunRequest,
-    RunsFilter,
     SensorDefinition,
     SensorEvaluationContext,
     SensorResult,
@@ -19,7 +17,7 @@ from dagster import (
 
 from resources.retries import Pending, all_pending
 from resources.store import Store
-from sensors.batches import PARTITION_TAG, PROCESS_BATCH, UNDER_WAY
+from sensors.batches import PROCESS_BATCH, at_work
 from sensors.offering import with_partitions
 
 
@@ -46,10 +44,5 @@ def due(pending: Iterator[Pending], instance: DagsterInstance, now: datetime) ->
     """A run for each batch of which something is due and that is not at work already."""
     for batch, of_batch in groupby(pending, key=lambda found: found.batch):
         ended = [p.ended_at for p in of_batch if p.due_at and p.due_at <= now]
-        at_work = RunsFilter(
-            job_name=PROCESS_BATCH,
-            tags={PARTITION_TAG: batch},
-            statuses=[DagsterRunStatus.QUEUED, *UNDER_WAY],
-        )
-        if ended and not instance.get_runs(at_work, limit=1):
+        if ended and not at_work(instance, PROCESS_BATCH, batch):
             yield RunRequest(run_key=f"retry-{batch}-{max(ended):%Y%m%dT%H%M%S}", partition_key=batch)

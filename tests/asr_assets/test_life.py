@@ -8,9 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from asr_assets.erasing import begin
+from resources.aws import S3
 from resources.ingest_log import IngestLog
 from resources.retries import TRIES, Pending, all_pending
-from resources.source import S3, Source
+from resources.source import Source
 from resources.store import Store
 from tests.conftest import SAMPLES, Platform
 

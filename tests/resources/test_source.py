@@ -7,8 +7,9 @@ from pathlib import Path
 import boto3
 import pytest
 
+from resources.aws import S3
 from resources.observations import Video
-from resources.source import S3, Source
+from resources.source import Source
 from speech.errors import Reason, SourceObjectError, SourceUnavailable
 
 HOSTILE = [

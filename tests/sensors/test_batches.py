@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from resources.observations import Video
-from sensors.batches import AT_ONCE, BatchLimits, plan_batches
+from sensors.batches import BatchLimits, plan_batches
 
 NOW = datetime.now(UTC)
 LIMITS = BatchLimits(videos=3, size_bytes=100, wait_s=60, min_age_s=5)
@@ -25,7 +25,9 @@ def video(key: str, age_s: float = 30, size: int = 1) -> Video:
         pytest.param([video("a", 61), video("b")], LIMITS, ["ab"], id="and goes as it is after a while"),
         pytest.param([video(k) for k in "abc"], LIMITS, ["abc"], id="a full batch goes at once"),
         pytest.param([video(k) for k in "abcde"], LIMITS, ["abc"], id="the rest of a backlog waits"),
-        pytest.param([video(k) for k in "abcde"], AT_ONCE, ["abcde"], id="the command line does not wait"),
+        pytest.param(
+            [video(k) for k in "abcde"], BatchLimits().at_once, ["abcde"], id="the command line does not wait"
+        ),
         pytest.param(
             [video("a", 2), video("b", 99)], LIMITS, ["b"], id="what is being written is left alone"
         ),
@@ -33,7 +35,7 @@ def video(key: str, age_s: float = 30, size: int = 1) -> Video:
         pytest.param([video("a", 99, 500)], LIMITS, ["a"], id="one video over the bound is a batch"),
         pytest.param([video("a", -10, 1)], LIMITS, [], id="a clock that is a little ahead is waited for"),
         pytest.param([video("a", -9999, 1)], LIMITS, ["a"], id="a clock that is ahead loses no video"),
-        pytest.param([video("a", -10, 1)], AT_ONCE, ["a"], id="nor on the command line"),
+        pytest.param([video("a", -10, 1)], BatchLimits().at_once, ["a"], id="nor on the command line"),
     ],
 )
 def test_plan(videos: list[Video], limits: BatchLimits, batches: list[str]) -> None:

@@ -10,11 +10,12 @@ import boto3
 import pytest
 
 from resources import layout
+from resources.aws import S3
 from resources.event_queue import EventQueue
 from resources.ingest_log import IngestLog
-from resources.source import S3, Source
+from resources.source import Source
 from resources.store import Store
-from sensors.batches import AT_ONCE, BatchLimits
+from sensors.batches import BatchLimits
 from sensors.events import BadEvent, DeadLetter, changed_objects, take_events
 from speech.errors import SourceUnavailable
 
@@ -92,7 +93,7 @@ class Inbox:
         self.s3, self.sqs = boto3.client("s3"), boto3.client("sqs")
         self.queue = EventQueue(url=self.sqs.create_queue(QueueName=bucket)["QueueUrl"])
         self.source = Source(url=f"s3://{bucket}/in", s3=S3())
-        self.log, self.limits = IngestLog(store), AT_ONCE
+        self.log, self.limits = IngestLog(store), BatchLimits().at_once
 
     def put(self, key: str, data: bytes = b"x") -> None:
         self.s3.put_object(Bucket=self.bucket, Key=key, Body=data)

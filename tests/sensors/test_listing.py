@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from dagster import DagsterInstance, SensorResult, SkipReason, build_sensor_context, job
 
+from resources.aws import S3
 from resources.ingest_log import IngestLog
 from resources.observations import Video
-from resources.source import S3, Source
+from resources.source import Source
 from resources.source_local import LocalFolder
 from resources.store import Store
 from sensors.batches import BATCHES, PROCESS_BATCH, BatchLimits

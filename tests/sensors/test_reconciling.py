@@ -10,12 +10,13 @@ import pytest
 
 from asr_assets.erasing import begin
 from resources import layout, observations
+from resources.aws import S3
 from resources.ingest_log import IngestLog
 from resources.published import Outcome, Status, TranscriptsHead
 from resources.retries import TRIES, all_pending, remember
-from resources.source import S3, Source
+from resources.source import Source
 from resources.store import Store
-from sensors.batches import AT_ONCE
+from sensors.batches import BatchLimits
 from sensors.reconciling import Reconciled, compare, reconcile
 from speech.errors import Reason, SourceUnavailable
 
@@ -45,7 +46,7 @@ class Desk:
             boto3.client("s3").delete_object(Bucket=self._bucket, Key=key)
 
     def reconcile(self) -> Reconciled:
-        return reconcile(self.source, self.store, self.log, AT_ONCE)
+        return reconcile(self.source, self.store, self.log, BatchLimits().at_once)
 
     def current(self) -> set[str]:
         keys = {row["key"] for table in self.log.tables(0) for row in table.to_pylist()}

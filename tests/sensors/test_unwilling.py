@@ -12,10 +12,11 @@ import pytest
 from dagster import SkipReason, build_sensor_context
 from dagster._utils.error import serializable_error_info_from_exc_info
 
+from resources.aws import S3
 from resources.ingest_log import IngestLog
-from resources.source import S3, Source
+from resources.source import Source
 from resources.store import Store
-from sensors.batches import AT_ONCE, BatchLimits
+from sensors.batches import BatchLimits
 from sensors.listing import look_on
 from sensors.patience import LONGEST_WAIT, patiently
 from sensors.reconciling import reconcile
@@ -82,7 +83,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture(params=list(MANNERS))
 def unwilling(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Unwilling]:
-    monkeypatch.setattr("resources.source.ANSWER_S", 0.3)
+    monkeypatch.setattr("resources.aws.ANSWER_S", 0.3)
     server = Unwilling(MANNERS[request.param])
     threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
     yield server
@@ -96,10 +97,10 @@ def test_nothing_is_taken_for_deleted(unwilling: Unwilling, bucket: str, store: 
         boto3.client("s3").put_object(Bucket=bucket, Key=key, Body=b"x")
     willing = Source(url=f"s3://{bucket}", s3=S3())
     log = IngestLog(store)
-    reconcile(willing, store, log, AT_ONCE)
+    reconcile(willing, store, log, BatchLimits().at_once)
     source = Source(url=f"s3://{bucket}", s3=S3(endpoint_url=unwilling.url, max_attempts=2))
     with pytest.raises(SourceUnavailable, match="ASR_SOURCE_URL"):
-        reconcile(source, store, log, AT_ONCE)
+        reconcile(source, store, log, BatchLimits().at_once)
     with pytest.raises(SourceUnavailable, match="cannot be listed") as raised:
         look_on(source, store, log, BatchLimits())
     with pytest.raises(SourceUnavailable, match="does not say") as unsure:
@@ -110,7 +111,7 @@ def test_nothing_is_taken_for_deleted(unwilling: Unwilling, bucket: str, store: 
         kept = str(serializable_error_info_from_exc_info((type(error), error, error.__traceback__)))
         assert not any(key in kept for key in KEYS)
     assert all(log.current(source.name, key) for key in KEYS)
-    found = reconcile(willing, store, log, AT_ONCE)
+    found = reconcile(willing, store, log, BatchLimits().at_once)
     assert (found.listed, found.lost, found.superseded, found.deleted) == (2, 0, 0, 0)
 
 
