@@ -28,8 +28,12 @@ class IngestIndex:
     def __init__(self) -> None:
         # Whoever uses it from several threads holds a lock of its own.
         self._db = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
+        # One transaction that never ends: to commit, SQLite looks through all pages of a database in memory,
+        # so that each insertion would cost the more the more there is.
         self._db.executescript(
             """
+            PRAGMA journal_mode = OFF;
+            BEGIN;
             CREATE TABLE current (
                 key_id BLOB PRIMARY KEY, video_id BLOB, number INTEGER NOT NULL, batch INTEGER NOT NULL,
                 look INTEGER NOT NULL DEFAULT 0, source INTEGER NOT NULL

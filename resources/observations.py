@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import json
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from enum import StrEnum
@@ -69,8 +68,10 @@ def version_id(source: str, key: str, version: str) -> bytes:
 
 
 def _hash(*parts: str) -> bytes:
-    # JSON keeps the parts apart: no two different ones give the same text.
-    return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).digest()
+    # Their lengths keep the parts apart: no two different ones give the same text. A file's name may hold
+    # bytes that are no text.
+    text = "".join([f"{len(part)}:{part}" for part in parts])
+    return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=16).digest()
 
 
 def batch_key(number: int) -> str:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from functools import cache
 from math import inf
 from typing import Any, Protocol, TypeVar
 
@@ -31,6 +32,11 @@ def ask_each(ask: Callable[[A], B], about: Sequence[A]) -> list[B]:
     """Ask whatever takes its time to answer about each of these, many at a time."""
     with ThreadPoolExecutor(LOOK_UPS) as threads:
         return list(threads.map(ask, about))
+
+
+@cache
+def _endings(suffixes: str) -> tuple[str, ...]:
+    return tuple(suffixes.split())
 
 
 class SourceBackend(Protocol):
@@ -114,7 +120,7 @@ class Source(ConfigurableResource[Any]):
         """Whether an object is a video by its name and size."""
         name = video.key.rpartition("/")[2].lower()
         # Hidden files are other programs' notes about a video ("._talk.mp4"), or its first half.
-        named = name.endswith(tuple(self.suffixes.split())) and not name.startswith(".")
+        named = name.endswith(_endings(self.suffixes)) and not name.startswith(".")
         return named and self.min_bytes <= video.size_bytes <= self.max_bytes
 
     def open(self, video: Video) -> AbstractContextManager[ByteSource]:
