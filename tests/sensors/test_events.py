@@ -214,11 +214,11 @@ def test_a_trickle_waits_for_more_and_its_messages_come_back(inbox: Inbox) -> No
     assert inbox.take() == "1 messages, 1 wait"
     assert (inbox.current(), inbox.waiting) == ([], 1)
     assert inbox.take() == "0 messages"  # hidden, until it has waited
-    inbox.limits = BatchLimits(videos=2, wait_s=1)
+    inbox.limits = BatchLimits(videos=2, wait_s=4)
     inbox.put("in/b.mp4")
     inbox.send(s3_event(inbox.bucket, "in/b.mp4"))
     assert inbox.take() == "1 messages, 1 wait"
-    time.sleep(2)
+    time.sleep(5)
     assert inbox.take() == "1 messages"
     assert (inbox.current(), inbox.waiting) == (["in/b.mp4"], 1)
 
