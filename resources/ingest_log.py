@@ -136,6 +136,10 @@ class IngestLog:
         same = known.video_id == video.ids.version
         return same and not self._is_stale(known, as_of) and not self._index.is_erased(video.ids.version)
 
+    def is_erased(self, video: Video) -> bool:
+        """Whether this version must never come back: wherever it is found, nothing counts as found."""
+        return self._index.is_erased(video.ids.version)
+
     @staticmethod
     def _is_stale(known: Known, as_of: int | None) -> bool:
         return as_of is not None and known.number > as_of

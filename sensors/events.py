@@ -189,7 +189,12 @@ def record_changes(
     there: dict[str, Video | None] = {}
     while len(there) < len(keys) and time.monotonic() < until:
         some = keys[len(there) :][: 4 * LOOK_UPS]
-        there.update(zip(some, ask_each(source.find, some), strict=True))
+        found_now = ask_each(source.find, some)
+        # Where an erased version stands, nothing does.
+        there.update(
+            (key, None if video and log.is_erased(video) else video)
+            for key, video in zip(some, found_now, strict=True)
+        )
     missing = [key for key, found in there.items() if found is None]
     known = ask_each(partial(log.current, source.name), missing)
     gone = [video for video in known if video and source.covers(video)]

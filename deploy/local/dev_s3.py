@@ -20,6 +20,10 @@ from moto.server import ThreadedMotoServer
 
 BUCKET, QUEUE = "videos", "video-events"
 SAMPLES = Path(__file__).parents[2] / "samples" / "videos"
+SHOWN = (
+    *("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"),
+    *("ASR_SOURCE_URL", "ASR_STORE_URL"),
+)
 
 
 def main(
@@ -47,7 +51,9 @@ def main(
     s3 = boto3.client("s3")
     for sample in sorted(SAMPLES.iterdir()) if samples else ():
         s3.upload_file(str(sample), BUCKET, f"samples/{sample.name}")
-    typer.echo(f"bucket s3://{BUCKET} at {os.environ['AWS_ENDPOINT_URL']}", err=True)
+    typer.echo(f"bucket s3://{BUCKET}; in another shell, to work with it:", err=True)
+    for name in SHOWN:
+        typer.echo(f"export {name}={os.environ[name]}", err=True)
     try:
         asr = str(Path(sys.executable).with_name("asr"))
         raise typer.Exit(subprocess.run([asr, "dev", "--port", str(port)], check=False).returncode)

@@ -26,7 +26,7 @@ def test_what_the_bucket_tells_comes_and_goes(tmp_path: Path) -> None:
     try:
         wait_for(dev.up, 90)
         dev.stop("new_videos")
-        (endpoint,) = re.findall(r"bucket s3://videos at (\S+)", dev.said())
+        (endpoint,) = re.findall(r"export AWS_ENDPOINT_URL=(\S+)", dev.said())
         s3 = boto3.client("s3", endpoint_url=endpoint, **CREDENTIALS)
         s3.upload_file(str(SAMPLES / "school.mp4"), "videos", KEY)
         wait_for(lambda: spoken(platform, KEY, "pocketsphinx"), 180)

@@ -188,6 +188,21 @@ def test_what_failed_is_tried_again_when_its_bytes_come_back(desk: Desk) -> None
     assert [bool(pending.due_at) for pending in all_pending(desk.store)] == [True]
 
 
+def test_where_an_erased_version_stands_nothing_does(desk: Desk) -> None:
+    desk.put("secret.mp4", b"secret", same_time=True)
+    desk.reconcile()
+    begin(desk.store, desk.log, desk.source.name, ["secret.mp4"])
+    desk.put("secret.mp4", b"harmless")
+    assert desk.reconcile().superseded == 1
+    assert desk.current() == {"secret.mp4"}
+    desk._clock -= 1
+    desk.put("secret.mp4", b"secret", same_time=True)
+    assert compare(desk.source, desk.log) == {"at_the_source": 0, "missing": 0, "gone": 1, "doubled": 0}
+    assert desk.reconcile().deleted == 1
+    assert desk.current() == set()
+    assert compare(desk.source, desk.log)["gone"] == 0
+
+
 def test_a_checkpoint_does_not_bring_back_what_is_being_erased(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
