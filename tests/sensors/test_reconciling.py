@@ -49,7 +49,7 @@ class Desk:
         return reconcile(self.source, self.store, self.log, BatchLimits().at_once)
 
     def current(self) -> set[str]:
-        keys = {row["key"] for table in self.log.tables(0) for row in table.to_pylist()}
+        keys = {row["key"] for table in self.log.tables(0) for row in table.to_pylist() if row["key"]}
         return {key for key in keys if self.log.current(self.source.name, key)}
 
 
