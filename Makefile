@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help install demo dev dev-s3 test lint check-types unit test-long bench-ingestion judge screenshots lock clean
+.PHONY: help install demo dev dev-s3 test lint check-types unit test-long bench-ingestion bench-engine bench-gpu bench-workers judge screenshots lock clean
 
 help:  ## What can be made
 	@grep -E '^[a-z0-9-]+:.*##' Makefile | sed -E 's/:.*##/\t/'
@@ -37,6 +37,15 @@ test-long: .venv/installed-dev  ## What takes minutes: real daemons, from a vide
 
 bench-ingestion: .venv/installed-dev  ## A hundred thousand changing objects, ten million listed ones, a kill at every step
 	$(BIN)/python -m benchmarks.ingestion
+
+bench-engine: .venv/installed-dev  ## Against the transformers pipeline and faster-whisper; times, invariance, long files
+	$(BIN)/python -m benchmarks.engine
+
+bench-gpu: .venv/installed-dev  ## large-v3-turbo's shape on a GPU, end to end; needs one with CUDA
+	$(BIN)/python -m benchmarks.gpu
+
+bench-workers: .venv/installed-dev  ## One model with many workers, many models, or batches?
+	$(BIN)/python -m benchmarks.workers
 
 judge: .venv/installed-dev  ## Judge micro_whisper by speech that it was not trained on (installs flite)
 	ldconfig -p | grep -q libflite_cmu_us_slt || (apt-get update -qq && apt-get install -y -qq flite)

@@ -35,12 +35,13 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-Workers = Annotated[int, typer.Option(min=1, help="Processes that transcribe side by side")]
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+Workers = Annotated[
+    int, typer.Option(min=0, help="Processes that transcribe; 0: one for each GPU, or for each core")
+]
 
 
 @app.command()
-def run(workers: Workers = CORES) -> None:
+def run(workers: Workers = 0) -> None:
     """Ingest and process everything under the source once, load it, publish it."""
     settings = Settings.from_env()
     process_everything(settings, workers)
@@ -48,7 +49,7 @@ def run(workers: Workers = CORES) -> None:
 
 
 @app.command()
-def demo(workers: Workers = CORES) -> None:
+def demo(workers: Workers = 0) -> None:
     """Copy the sample videos to the source folder, run everything and show what was found."""
     from asr_assets.demo import copy_samples, show
 
@@ -208,7 +209,7 @@ def failures() -> None:
 
 
 @app.command()
-def retry(workers: Workers = CORES) -> None:
+def retry(workers: Workers = 0) -> None:
     """Try all videos again now that failed for a reason that may have passed, given up or not."""
     settings = Settings.from_env()
     process_everything(settings, workers, again=True)
@@ -275,12 +276,13 @@ def dev(port: Annotated[int, typer.Option(help="Port of the UI, on this machine 
 def process_everything(settings: Settings, workers: int, again: bool = False) -> None:
     """The work of asr run, or of asr retry. Raises AsrError when all was tried and a batch failed."""
     from asr_assets.running import Runner
+    from speech.workers import cores, visible_gpus
 
     quiet()
     failures: list[AsrError] = []
     with saying_when_interrupted(), Bars(err) as bars:
         with bars.busy("starting Dagster"):
-            runner = Runner(settings, workers)
+            runner = Runner(settings, workers or len(visible_gpus()) or cores())
         with bars.busy(f"listing {settings.source_url}"):
             known = runner.ingest()
             ask = runner.to_try_again if again else runner.missing

@@ -1,9 +1,11 @@
 """One run's work on one batch with one model version: reuse, transcribe, publish."""
 
+import hashlib
 import socket
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from asr_assets.pictures import DrawnVideo, Envelope, mean_probability, name_of, timed_words
 from resources import layout
@@ -11,7 +13,9 @@ from resources.published import (
     Attempt,
     AttemptsBatch,
     ExtractedBatch,
+    ExtractedVideo,
     FinishedVideo,
+    HeardWindows,
     Outcome,
     PublishedTranscripts,
     Row,
@@ -21,11 +25,13 @@ from resources.published import (
 )
 from resources.retries import remember
 from resources.store import Store
+from speech.engines import ENGINES
 from speech.errors import EngineError, Reason
 from speech.media import read_flac
 from speech.models import ModelVersion
-from speech.pipeline import Heard, Recording, Transcriber
-from speech.types import Samples
+from speech.pipeline import Heard, Transcriber
+from speech.reading import Recording
+from speech.types import HeardWindow, Samples
 
 DRAWN = 3  # videos of a batch that its plot shows
 
@@ -57,26 +63,52 @@ class BatchTranscription:
                 )
                 yield FinishedVideo(outcome=outcome)
 
-    def from_before(self) -> Iterator[FinishedVideo]:
-        """Videos this very definition of the model has transcribed: published, or in a killed run."""
+    def from_before(self, extracted: ExtractedBatch) -> Iterator[FinishedVideo]:
+        """Videos that this very definition of the model has transcribed, knowing what is known now of them:
+        published, or in a killed run.
+        """
+        told = {video.video.video_id: _told(self._recording(video)) for video in extracted.videos}
         published = PublishedTranscripts.read(self.store, self.key)
         if published and published.head.fingerprint == self.fingerprint:
             for outcome in published.head.outcomes:
-                if outcome.status is not Status.FAILED:
+                if outcome.status is not Status.FAILED and outcome.told == told.get(outcome.video_id):
                     yield FinishedVideo(outcome=outcome, rows=published.rows_of(outcome.video_id))
-        folder = layout.unfinished(self.model.name, self.batch)
-        for leftover in self.store.list(f"{folder}/{self.fingerprint}"):
-            if video := FinishedVideo.read(self.store, leftover.key):
+        folder = layout.unfinished_videos(self.model.name, self.batch, self.fingerprint)
+        for leftover in self.store.list(folder):
+            video = FinishedVideo.read(self.store, leftover.key)
+            if video and video.outcome.told == told.get(video.outcome.video_id):
                 yield video
 
-    def transcribe(self, transcriber: Transcriber, video_ids: Iterable[str]) -> Iterator[FinishedVideo]:
-        """New words, each video's kept in the store at once: a kill costs the video under way only."""
-        for heard in transcriber.run(self._recordings(video_ids)):
-            video = self._finish(heard)
+    def transcribe(
+        self, transcriber: Transcriber, videos: Iterable[ExtractedVideo]
+    ) -> Iterator[FinishedVideo]:
+        """New words, each video's kept in the store at once, and now and then those of a long one's windows:
+        a kill costs seconds.
+        """
+        recordings = {video.video.video_id: self._recording(video) for video in videos}
+        for heard in transcriber.run(recordings.values(), memory=self):
+            video = self._finish(heard, _told(recordings[heard.id]))
             if video.outcome.status is not Status.FAILED:
                 key = layout.unfinished_video(self.model.name, self.batch, self.fingerprint, heard.id)
                 self.store.put(key, video.model_dump_json().encode())
             yield video
+
+    def recall(self, recording: Recording) -> Iterator[HeardWindow]:
+        """See :class:`speech.reading.Memory`."""
+        for kept in self.store.list(self._windows(recording)):
+            if some := HeardWindows.read(self.store, kept.key):
+                yield from some.windows
+
+    def keep(self, recording: Recording, heard: Sequence[HeardWindow]) -> None:
+        """See :class:`speech.reading.Memory`."""
+        first = min(heard, key=lambda window: (window.channel or 0, window.start_s))
+        name = f"{first.channel or 0}-{round(first.start_s * 1000):010d}"
+        some = HeardWindows(windows=tuple(heard))
+        self.store.put(f"{self._windows(recording)}/{name}.json", some.model_dump_json().encode())
+
+    def _windows(self, recording: Recording) -> str:
+        name = f"{recording.id}-{_told(recording)}"
+        return layout.unfinished_windows(self.model.name, self.batch, self.fingerprint, name)
 
     def publish(self, videos: Sequence[FinishedVideo]) -> PublishedTranscripts:
         """Record the attempts, then publish the batch with one PUT; ``videos`` in the batch's order."""
@@ -106,17 +138,23 @@ class BatchTranscription:
     def _envelope(self, video_id: str) -> Envelope:
         return Envelope.of(self._samples(video_id))
 
-    def _recordings(self, video_ids: Iterable[str]) -> Iterator[Recording]:
-        for video_id in video_ids:
-            yield Recording(video_id, self._samples(video_id))
+    def _recording(self, video: ExtractedVideo) -> Recording:
+        video_id, sidecar = video.video.video_id, video.sidecar
+        return Recording(
+            video_id,
+            partial(self.store.as_local_file, layout.audio(video_id)),
+            # Only what this model makes use of: nothing else changes its words.
+            language=(sidecar.language or "") if self.model.language == "auto" else "",
+            prompt=", ".join(sidecar.hints) if ENGINES[self.model.engine].asked else "",
+        )
 
     def _samples(self, video_id: str) -> Samples:
         with self.store.as_local_file(layout.audio(video_id)) as flac:
             return read_flac(flac)
 
-    def _finish(self, heard: Heard) -> FinishedVideo:
+    def _finish(self, heard: Heard, told: str) -> FinishedVideo:
         ended_at = datetime.now(UTC)
-        outcome, rows, message = _outcome(heard)
+        outcome, rows, message = _outcome(heard, told)
         attempt = Attempt(
             video_id=heard.id,
             run_id=self.run_id,
@@ -130,9 +168,15 @@ class BatchTranscription:
         return FinishedVideo(outcome=outcome, rows=rows, attempt=attempt)
 
 
-def _outcome(heard: Heard) -> tuple[Outcome, tuple[Row, ...], str | None]:
+def _told(recording: Recording) -> str:
+    """What a model was told of a recording beforehand, as a short name; empty for nothing."""
+    said = f"{recording.language}|{recording.prompt}"
+    return "" if said == "|" else hashlib.blake2b(said.encode(), digest_size=8).hexdigest()
+
+
+def _outcome(heard: Heard, told: str) -> tuple[Outcome, tuple[Row, ...], str | None]:
     if isinstance(heard.outcome, EngineError):
-        failed = Outcome(video_id=heard.id, status=Status.FAILED, reason=heard.outcome.reason)
+        failed = Outcome(video_id=heard.id, status=Status.FAILED, reason=heard.outcome.reason, told=told)
         return failed, (), str(heard.outcome)
     transcript = heard.outcome
     rows = word_rows(heard.id, transcript)
@@ -143,5 +187,6 @@ def _outcome(heard: Heard) -> tuple[Outcome, tuple[Row, ...], str | None]:
         language=transcript.language,
         duration_s=transcript.duration_s,
         words=len(rows),
+        told=told,
     )
     return outcome, rows, None

@@ -70,10 +70,11 @@ def transcripts_asset(model: ModelVersion) -> AssetsDefinition:
         definition = speech_models.get(model.name)
         work = BatchTranscription(store, definition, definition.fingerprint, batch, context.run_id)
 
-        finished = {} if config.recompute else {video.outcome.video_id: video for video in work.from_before()}
+        before = () if config.recompute else work.from_before(extracted)
+        finished = {video.outcome.video_id: video for video in before}
         finished |= {video.outcome.video_id: video for video in work.without_engine(extracted)}
         in_order = [video.video.video_id for video in extracted.videos]
-        if waiting := [video_id for video_id in in_order if video_id not in finished]:
+        if waiting := [video for video in extracted.videos if video.video.video_id not in finished]:
             progress = Progress(context, f"transcribing with {model.name}")
             progress.at(0, len(waiting))
             with speech_models.load(definition) as transcriber:

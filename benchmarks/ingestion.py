@@ -159,6 +159,8 @@ def _many(pipe: Connection, objects: int) -> None:
             seen.append((log.tail * 64, time.monotonic()))
             if seen[-1][0] >= objects // 10 > seen[-2][0]:
                 pipe.send("warm")
+        if len(seen) == 1:  # all of it in one tick
+            pipe.send("warm")
         seen.append((objects, time.monotonic()))
     first = _seconds(seen, 0, objects // 10)
     last = _seconds(seen, objects - objects // 10, objects)

@@ -14,23 +14,31 @@ RESULTS = Path(__file__).with_name("results")
 
 
 class Check(NamedTuple):
-    """One figure and the bar it has to hold: at most ``most``, or less than it where ``below``."""
+    """One figure and the bar it has to hold: at most ``limit``, less than it where ``below``, or at least."""
 
     check: str
     value: float
     unit: str
-    most: float
+    limit: float
     below: bool = False
+    least: bool = False
+
+    @classmethod
+    def at_least(cls, check: str, value: float, unit: str, limit: float) -> "Check":
+        """A figure that must not be smaller than its bar."""
+        return cls(check, value, unit, limit, least=True)
 
     @property
     def bar(self) -> str:
         """The bar as it is written."""
-        return f"{'<' if self.below else '<='} {self.most:g}"
+        return f"{'>=' if self.least else '<' if self.below else '<='} {self.limit:g}"
 
     @property
     def holds(self) -> bool:
         """Whether it does."""
-        return self.value < self.most or (not self.below and self.value == self.most)
+        if self.value == self.limit:
+            return not self.below
+        return self.value > self.limit if self.least else self.value < self.limit
 
 
 def publish(name: str, checks: list[Check], **parameters: float) -> bool:

@@ -29,9 +29,11 @@ from micro_whisper.synthesis import (
     speaker,
 )
 from micro_whisper.vocabulary import held_out, sentence
+from speech.engines import Asked, Hardware, load
 from speech.errors import EngineError
 from speech.models import ModelVersion
-from speech.pipeline import Recording, Transcriber
+from speech.pipeline import Transcriber
+from speech.reading import Recording
 from speech.scoring import Score, TimedWord, score
 from speech.types import SAMPLE_RATE, Samples, Seconds, Transcript, Window
 from speech.voice import windows
@@ -143,9 +145,9 @@ def evaluate(checkpoint: Path, seed: int) -> list[Line]:
         # As many of flite's four voices as of espeak's many.
         voices = [*flite * (len(espeak) // len(flite)), *espeak]
         long, first_c = judge(transcriber, [recording(rng, voices, 90.0) for _ in range(10)])
-        # Past voice activity, which would keep these from the model.
-        quiet = transcriber.engine.transcribe([Window(samples, 0.0) for _, samples in quiet_sounds(rng)])
-    invented = sum(map(len, quiet))
+    # Past voice activity, which would keep these from the model.
+    quiet = load(model, Hardware()).transcribe([Window(s, 0.0) for _, s in quiet_sounds(rng)], Asked())
+    invented = sum(len(heard.words) for heard in quiet)
     sentences = by_flite + by_espeak
     starts = np.abs([*sentences.start_errors_s, *long.start_errors_s])
     firsts = [*first_a, *first_b, *first_c]

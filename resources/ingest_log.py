@@ -136,9 +136,9 @@ class IngestLog:
         same = known.video_id == video.ids.version
         return same and not self._is_stale(known, as_of) and not self._index.is_erased(video.ids.version)
 
-    def is_erased(self, video: Video) -> bool:
-        """Whether this version must never come back: wherever it is found, nothing counts as found."""
-        return self._index.is_erased(video.ids.version)
+    def unless_erased(self, found: Video | None) -> Video | None:
+        """What was found at the source: where a version stands that was erased, nothing does."""
+        return None if found is None or self._index.is_erased(found.ids.version) else found
 
     @staticmethod
     def _is_stale(known: Known, as_of: int | None) -> bool:

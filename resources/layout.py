@@ -103,7 +103,17 @@ def unfinished(model: str, batch: str) -> str:
 
 def unfinished_video(model: str, batch: str, fingerprint: str, video_id: str) -> str:
     """One video's words; gone once its batch is published."""
-    return f"{unfinished(model, batch)}/{fingerprint}/{video_id}.json"
+    return f"{unfinished_videos(model, batch, fingerprint)}/{video_id}.json"
+
+
+def unfinished_videos(model: str, batch: str, fingerprint: str) -> str:
+    """The folder of videos that are done by one definition of a model version."""
+    return f"{unfinished(model, batch)}/{fingerprint}/videos"
+
+
+def unfinished_windows(model: str, batch: str, fingerprint: str, video_id: str) -> str:
+    """The folder of what was heard of a video that is not done: a long one need not begin anew."""
+    return f"{unfinished(model, batch)}/{fingerprint}/windows/{video_id}"
 
 
 def snapshot(number: int) -> str:

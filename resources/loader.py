@@ -142,7 +142,7 @@ class Loader:
         for transcripts in published:
             self._sweep(transcripts.head)
         rows = [
-            outcome.model_dump()
+            outcome.model_dump(exclude={"told"})
             | {
                 "model_version": transcripts.head.model,
                 "model_fingerprint": transcripts.head.fingerprint,
@@ -154,12 +154,14 @@ class Loader:
         if not rows:
             return
         self._incoming(rows)
-        words = pa.concat_tables(
+        tables = [
             transcripts.words.append_column(
                 "model_version", pa.array([transcripts.head.model] * len(transcripts.words), pa.string())
             )
             for transcripts in published
-        )
+        ]
+        # A batch of an earlier release has fewer columns.
+        words = pa.concat_tables(tables, promote_options="default")
         self._db.register("incoming_words", words)
         if self.number("SELECT count(*) FROM transcripts SEMI JOIN incoming USING (video_id, model_version)"):
             for table in ("words", "segments", "transcripts"):

@@ -22,11 +22,14 @@ class SpeechModels(ConfigurableResource[Any]):
 
     path: str = Field(description="The file of model versions")
     champion: str = Field(default="", description="The first champion, where it is not the file's")
-    workers: int = Field(default=1, ge=1, description="Processes that transcribe side by side")
-    device: str = Field(
-        default="auto", description="auto, cpu, cuda, cuda:1, mps: for engines that can choose"
+    workers: int = Field(
+        default=0, ge=0, description="Processes that transcribe side by side; 0 is one for each device"
     )
-    batch_size: int = Field(default=8, ge=1, description="Windows heard at once by an engine that can")
+    device: str = Field(
+        default="auto",
+        description="auto (all GPUs, else the CPU), cpu, cuda, mps, or a list: cuda:0, cuda:1, cpu",
+    )
+    batch_size: int = Field(default=16, ge=1, description="Windows heard at once by an engine that can")
 
     @classmethod
     def of(cls, settings: Settings) -> "SpeechModels":

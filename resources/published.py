@@ -20,7 +20,7 @@ from resources.sidecars import Sidecar
 from resources.store import Store
 from speech.errors import Reason, StoreError
 from speech.media import AudioInfo, MediaInfo
-from speech.types import Seconds, Transcript, normalize_word
+from speech.types import HeardWindow, Seconds, Transcript, normalize_word
 
 WORD_SCHEMA = pa.schema(
     [
@@ -36,6 +36,12 @@ WORD_SCHEMA = pa.schema(
         pa.field("channel", pa.int32()),
         pa.field("speaker", pa.string()),
         pa.field("timing_source", pa.string(), nullable=False),
+        # Whether to believe it: how sure voice activity is, and what is known of the word's window.
+        pa.field("voice", pa.float64()),
+        pa.field("log_probability", pa.float64()),
+        pa.field("compression_ratio", pa.float64()),
+        pa.field("loop_words", pa.int32()),
+        pa.field("temperature", pa.float64()),
     ]
 )
 Row: TypeAlias = tuple[str | int | float | None, ...]
@@ -107,7 +113,7 @@ class ExtractedBatch(JsonObject, frozen=True):
 
 
 class Outcome(BaseModel, frozen=True):
-    """What became of one video under one model version."""
+    """What became of one video under one model version; ``told`` names what its sidecar told the model."""
 
     video_id: str
     status: Status
@@ -115,6 +121,7 @@ class Outcome(BaseModel, frozen=True):
     language: str | None = None
     duration_s: Seconds | None = None
     words: int = 0
+    told: str = ""
 
 
 class Attempt(BaseModel, frozen=True):
@@ -148,6 +155,12 @@ class FinishedVideo(JsonObject, frozen=True):
     outcome: Outcome
     rows: tuple[Row, ...] = ()
     attempt: Attempt | None = None
+
+
+class HeardWindows(JsonObject, frozen=True):
+    """Some windows of a video that is being transcribed."""
+
+    windows: tuple[HeardWindow, ...]
 
 
 class TranscriptsHead(BaseModel, frozen=True):
@@ -237,10 +250,16 @@ def word_rows(video_id: str, transcript: Transcript) -> tuple[Row, ...]:
             word.start_s,
             word.end_s,
             word.probability,
-            transcript.language,
+            word.signals.language if word.signals else transcript.language,
             word.channel,
             None,
             word.timing_source,
+            word.voice,
+            *(
+                (s.log_probability, s.compression_ratio, s.loop_words, s.temperature)
+                if (s := word.signals)
+                else (None,) * 4
+            ),
         )
         for word_index, (segment_index, word) in enumerate(numbered)
     )

@@ -71,7 +71,12 @@ CREATE TABLE IF NOT EXISTS words (
     language        VARCHAR NOT NULL,
     channel         INTEGER,
     speaker         VARCHAR,
-    timing_source   VARCHAR NOT NULL
+    timing_source   VARCHAR NOT NULL,
+    voice             DOUBLE,             -- how sure voice activity is that somebody speaks then
+    log_probability   DOUBLE,             -- the rest is about the word's window: mean of what was written
+    compression_ratio DOUBLE,             -- over 2.4: a text that repeats itself
+    loop_words        INTEGER,            -- words that only say again what stands before them
+    temperature       DOUBLE              -- over 0: it was heard again, by chance
 );
 
 CREATE TABLE IF NOT EXISTS segments (

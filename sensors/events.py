@@ -162,8 +162,8 @@ def take_events(queue: EventQueue, source: Source, store: Store, log: IngestLog,
             if f"s3://{bucket}" == source.name and not (version and log.holds(source.name, key, version))
         }
     # An event comes when the upload is complete: nothing is too young.
-    limits = replace(limits, min_age_s=0.0)
-    left = record_changes(set().union(*told.values()), source, store, log, limits, until + LOOK_UP_S)
+    of_any_age = replace(limits, min_age_s=0.0)
+    left = record_changes(set().union(*told.values()), source, store, log, of_any_age, until + LOOK_UP_S)
     queue.delete([message for message, keys in told.items() if keys.isdisjoint(left)])
     waiting = [message for message, keys in told.items() if not keys.isdisjoint(left)]
     queue.postpone(waiting, limits.wait_s)
@@ -189,12 +189,7 @@ def record_changes(
     there: dict[str, Video | None] = {}
     while len(there) < len(keys) and time.monotonic() < until:
         some = keys[len(there) :][: 4 * LOOK_UPS]
-        found_now = ask_each(source.find, some)
-        # Where an erased version stands, nothing does.
-        there.update(
-            (key, None if video and log.is_erased(video) else video)
-            for key, video in zip(some, found_now, strict=True)
-        )
+        there.update(zip(some, map(log.unless_erased, ask_each(source.find, some)), strict=True))
     missing = [key for key, found in there.items() if found is None]
     known = ask_each(partial(log.current, source.name), missing)
     gone = [video for video in known if video and source.covers(video)]

@@ -61,7 +61,7 @@ def compare(source: Source, log: IngestLog) -> dict[str, int]:
     log.catch_up()
     tail, look = log.tail, log.begin_look()
     counts = {"at_the_source": 0, "missing": 0}
-    for video in _look(source, log):
+    for video in filter(None, map(log.unless_erased, source.look())):
         log.looked_at(video, look)
         counts["at_the_source"] += 1
         if log.is_news(video):
@@ -71,25 +71,18 @@ def compare(source: Source, log: IngestLog) -> dict[str, int]:
     return counts | {"gone": gone, "doubled": len(log.doubled)}
 
 
-def _look(source: Source, log: IngestLog) -> Iterator[Video]:
-    """Where an erased version stands, nothing does: what was there before it is gone."""
-    return (video for video in source.look() if not log.is_erased(video))
-
-
 def _gone(source: Source, log: IngestLog, look: int, tail: int) -> Iterator[list[Video]]:
     """Each is asked for by its key: a listing that skips one must not make it gone."""
     for overlooked in log.overlooked(source.name, look, tail):
         ours = [video for video in overlooked if source.covers(video)]
-        there = ask_each(source.find, [video.key for video in ours])
-        yield [
-            video for video, found in zip(ours, there, strict=True) if found is None or log.is_erased(found)
-        ]
+        there = map(log.unless_erased, ask_each(source.find, [video.key for video in ours]))
+        yield [video for video, found in zip(ours, there, strict=True) if found is None]
 
 
 def _noticed(
     source: Source, log: IngestLog, look: int, found: Reconciled, superseding: set[str]
 ) -> Iterator[Video]:
-    for video in _look(source, log):
+    for video in filter(None, map(log.unless_erased, source.look())):
         log.looked_at(video, look)
         found.listed += 1
         if log.is_news(video) and log.has_key(video):

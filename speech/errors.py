@@ -7,6 +7,7 @@
     │   ├── MediaError        its bytes cannot become audio
     │   ├── SourceObjectError it is gone from the source, or it is no longer that version
     │   └── EngineError       the engine could not transcribe it
+    ├── WorkerBroken          a process that transcribes cannot go on; another takes its place
     ├── ModelError            a model version is unknown, badly written or cannot be loaded
     ├── SourceUnavailable     the source as a whole cannot be read: nothing is concluded from it. Names no
     │                         video: what fails a step or a tick is kept in Dagster's database
@@ -86,6 +87,10 @@ class EngineError(VideoError):
 
     def __init__(self, message: str) -> None:
         super().__init__(Reason.ENGINE_FAILED, message)
+
+
+class WorkerBroken(AsrError):
+    """A worker process cannot go on: its device failed, it died or stalled. It is replaced by another."""
 
 
 class ModelError(AsrError):

@@ -13,6 +13,7 @@ import struct
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -220,17 +221,36 @@ class MediaDecoder:
         self.close()
 
 
-def read_flac(path: Path) -> Samples:
-    """The samples of a FLAC that :meth:`MediaDecoder.extract` wrote: ``(n,)``, or ``(2, n)`` of stereo."""
+def flac_pieces(path: Path) -> Iterator[Samples]:
+    """The samples of a FLAC that :meth:`MediaDecoder.extract` wrote, piece by piece: ``(n,)``, or ``(2, n)``
+    of stereo. Raises :class:`~speech.errors.MediaError` when it is damaged.
+    """
     import av
 
-    with av.open(path, format="flac") as container:
-        channels = container.streams.audio[0].channels
-        chunks = [frame.to_ndarray().reshape(-1, channels) for frame in container.decode(audio=0)]
-    if not chunks:
-        return np.zeros(0, dtype=np.int16)
-    samples: Samples = np.concatenate(chunks).astype(np.int16, copy=False).T
-    return samples[0] if channels == 1 else samples
+    def damaged(how: str) -> MediaError:
+        again = "materialize extracted_audio again"
+        return MediaError(Reason.UNDECODABLE_AUDIO, f"{path.name}: this audio is damaged ({how}); {again}")
+
+    try:
+        with av.open(path, format="flac") as container:
+            stream = container.streams.audio[0]
+            channels, count = stream.channels, 0
+            for frame in container.decode(stream):
+                if frame.pts != count:  # FFmpeg passes over what it cannot read: all behind it would be early
+                    raise damaged(f"nothing can be read at {count / SAMPLE_RATE:.1f} s")
+                count += frame.samples
+                piece = frame.to_ndarray().reshape(-1, channels).astype(np.int16, copy=False).T
+                yield piece[0] if channels == 1 else piece
+            if not channels or count != (stream.duration or 0):
+                raise damaged(f"it ends at {count / SAMPLE_RATE:.1f} s")
+    except av.FFmpegError as error:
+        raise damaged(str(error.strerror)) from error
+
+
+def read_flac(path: Path) -> Samples:
+    """All of them at once."""
+    pieces = list(flac_pieces(path))
+    return np.concatenate(pieces, axis=-1) if pieces else np.zeros(0, dtype=np.int16)
 
 
 def mixed(samples: Samples) -> Samples:

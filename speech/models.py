@@ -7,9 +7,9 @@ import tomllib
 from dataclasses import dataclass, field, fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from speech.engines import ENGINES
 from speech.errors import ModelError, what_is_wrong
@@ -17,6 +17,7 @@ from speech.types import Seconds
 from speech.voice import VOICE_VERSION
 from speech.weights import is_folder, weights_identity
 
+Said = TypeVar("Said", bound=BaseModel)
 MAX_WINDOW_S: Seconds = 30.0
 _NAME = re.compile(r"[A-Za-z0-9_]{1,64}")
 
@@ -26,9 +27,12 @@ class ModelVersion:
     """One way to turn speech into words.
 
     ``weights`` is a local folder (``./here``, relative to ``models.toml``, or ``/there``) or a repository
-    of the Hugging Face hub, whose ``revision`` is a commit. ``options`` are the engine's own decoding
-    options; ``max_window_s`` is the longest window it is given, in seconds (at most 30). With
-    ``channels = "apart"`` the sides of stereo are heard one after the other: a call with a speaker on each.
+    of the Hugging Face hub, whose ``revision`` is a commit. ``language`` is a code, or ``auto``: the one a
+    sidecar names, else each window's own. ``prompt`` holds names and words to expect, those of a sidecar are
+    added. Windows that cannot be right are heard again at ``temperatures``. ``options`` are the engine's own
+    decoding options, and ``runtime`` its settings that change no words. ``max_window_s`` is the longest
+    window it is given, in seconds (at most 30). With ``channels = "apart"`` the sides of stereo are heard
+    each by itself: a call with a speaker on each.
     """
 
     name: str
@@ -38,9 +42,12 @@ class ModelVersion:
     weights: str = ""
     revision: str = ""
     language: str = "en"
+    prompt: str = ""
+    temperatures: tuple[Annotated[float, Field(gt=0, le=1)], ...] = (0.2, 0.4, 0.6, 0.8, 1.0)
     channels: Literal["mixed", "apart"] = "mixed"
     max_window_s: Annotated[Seconds, Field(ge=1.0, le=MAX_WINDOW_S)] = MAX_WINDOW_S
     options: dict[str, Any] = field(default_factory=dict)
+    runtime: dict[str, Any] = field(default_factory=dict)
     description: str = ""
 
     @property
@@ -59,6 +66,8 @@ class ModelVersion:
             "engine": f"{self.engine} {entry.version}",
             "package": f"{entry.package} {release}",
             "language": self.language,
+            "prompt": self.prompt,
+            **({"temperatures": self.temperatures} if entry.draws else {}),
             "channels": self.channels,
             "max_window_s": self.max_window_s,
             "options": self.options,
@@ -66,6 +75,26 @@ class ModelVersion:
             **({"weights": weights_identity(self)} if self.weights else {}),
         }
         return hashlib.blake2b(json.dumps(words, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def options_of(model: ModelVersion, kind: type[Said]) -> Said:
+    """An engine's own options. Raises :class:`~speech.errors.ModelError` for what it does not know."""
+    return _checked(model, kind, "options")
+
+
+def runtime_of(model: ModelVersion, kind: type[Said]) -> Said:
+    """An engine's own settings that change no words. Raises ModelError for what it does not know."""
+    return _checked(model, kind, "runtime")
+
+
+def _checked(model: ModelVersion, kind: type[Said], name: str) -> Said:
+    known, said = kind.model_fields.keys(), getattr(model, name)
+    if unknown := said.keys() - known:
+        raise ModelError(f"model {model.name}: unknown {name} {sorted(unknown)}; known: {', '.join(known)}")
+    try:
+        return kind.model_validate(said)
+    except ValidationError as error:
+        raise ModelError(f"model {model.name}: its {name} are wrong: {what_is_wrong(error)}") from error
 
 
 def read_models(path: str | Path) -> dict[str, ModelVersion]:
@@ -107,7 +136,7 @@ def _entry(path: str | Path, name: str, table: Any) -> ModelVersion:
         model = _VERSION.validate_python({"name": name, **table})
     except ValidationError as error:
         raise ModelError(f"{path}: [{name}] is wrong: {what_is_wrong(error)}") from error
-    if ENGINES[model.engine].weights is not bool(model.weights):
+    if bool(ENGINES[model.engine].weights) is not bool(model.weights):
         wrong = (
             "has weights, but its engine carries its own: remove them"
             if model.weights
@@ -117,4 +146,8 @@ def _entry(path: str | Path, name: str, table: Any) -> ModelVersion:
     if is_folder(model.weights):
         beside = Path(path).absolute().parent / Path(model.weights).expanduser()
         model = replace(model, weights=str(beside.resolve()))
+    entry = ENGINES[model.engine]
+    if not entry.asked and (model.language == "auto" or model.prompt):
+        asked = 'language = "auto"' if model.language == "auto" else "a prompt"
+        raise ModelError(f"{path}: [{name}] has {asked}, which engine {model.engine} knows nothing of")
     return model

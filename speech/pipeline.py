@@ -1,48 +1,38 @@
-"""From samples to a transcript: voice activity, windows, engine, the video's timeline, segments."""
+"""From recordings to transcripts: read ahead, cut into windows, batch across recordings, put together.
 
-import multiprocessing
-import os
-import signal
+Threads read recordings, listen for voice and cut windows; the windows of all of them, the longest first, go
+in batches to whoever transcribes (:mod:`speech.workers`); what comes back goes onto its recording's timeline.
+"""
+
 import tempfile
-import threading
 import time
-from collections import deque
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, replace
-from functools import cached_property
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Self
 
-import numpy as np
-
-from speech.engines import Engine, Hardware, load
-from speech.errors import EngineError, MediaError, ModelError, Reason
-from speech.media import LocalFile, MediaDecoder, duration_of, mixed, read_flac
+from speech.engines import ENGINES, Asked, Hardware
+from speech.errors import EngineError, MediaError, Reason
+from speech.media import LocalFile, MediaDecoder
 from speech.models import ModelVersion
-from speech.types import Samples, Seconds, Segment, Transcript, Word, ends_sentence
-from speech.voice import windows
+from speech.reading import Cut, Forgetful, Found, HeardAlready, Memory, Read, Reading, Recording
+from speech.types import HeardWindow, Seconds, Segment, Transcript, Word, ends_sentence
+from speech.workers import Answered, Crew, hire
 
 SEGMENT_PAUSE_S: Seconds = 0.45
 SEGMENT_MAX_S: Seconds = 15.0
-SAME_SOUND = 0.01  # of their power, that sides of one sound may differ in when they are coded with loss
-
-
-@dataclass(frozen=True, slots=True)
-class Recording:
-    """The audio of one video: samples ``(n,)``, or ``(2, n)`` of stereo."""
-
-    id: str
-    samples: Samples
+BATCHES_AHEAD = 2  # for each worker, that are sorted by length together
+KEEP_EVERY_S: Seconds = 20.0
 
 
 @dataclass(frozen=True, slots=True)
 class Heard:
     """What became of one recording: a transcript, or the error that only this recording met.
 
-    ``seconds`` is the wall time it took.
+    ``seconds`` is the wall time of its share of the batches that its windows were in.
     """
 
     id: str
@@ -53,142 +43,188 @@ class Heard:
 class Transcriber:
     """A model version, loaded once (in each worker), for any number of recordings.
 
-    Use as a context manager. Raises :class:`~speech.errors.ModelError` when it cannot be loaded: with
-    one worker at once, with more of them, which load it where they run, at the first recording.
+    Use as a context manager. ``workers`` None is this process; 0 a process for each device of
+    ``hardware.device``, which may be a list; else so many, over those devices. Raises
+    :class:`~speech.errors.ModelError` when the model cannot be loaded: here at once, in workers at the
+    first recording.
     """
 
-    def __init__(self, model: ModelVersion, workers: int = 1, hardware: Hardware | None = None) -> None:
+    def __init__(
+        self, model: ModelVersion, hardware: Hardware | None = None, workers: int | None = None
+    ) -> None:
         self.model = model
         self._hardware = hardware or Hardware()
-        self._workers = workers
-        self._pool: ProcessPoolExecutor | None = None
-        if workers == 1:
-            _ = self.engine  # loaded now, so that what is wrong shows now
+        self._crew = hire(model, self._hardware, workers)
 
-    @cached_property
-    def engine(self) -> Engine:
-        """The loaded model, in this process."""
-        return load(self.model, self._hardware)
+    def run(self, recordings: Iterable[Recording], memory: Memory | None = None) -> Iterator[Heard]:
+        """Transcribe recordings, each as it is done; one that fails does not end the rest.
 
-    def run(self, recordings: Iterable[Recording]) -> Iterator[Heard]:
-        """Transcribe recordings, in their order; one that fails does not end the rest.
-
-        Recordings are taken from the iterable only a few ahead of the words that come out.
+        What ``memory`` holds of their windows is not heard again. Recordings are taken from the iterable,
+        and read, only as far ahead as is needed to keep the workers busy.
         """
-        if self._workers == 1:
-            yield from map(self.hear, recordings)
-            return
-        if self._pool is None:
-            # Together the workers take the cores once.
-            threads = self._hardware.threads or max(1, (os.cpu_count() or 1) // self._workers)
-            self._pool = ProcessPoolExecutor(
-                self._workers,
-                mp_context=multiprocessing.get_context("spawn"),  # a fork would copy held locks
-                initializer=_start_worker,
-                initargs=(self.model, replace(self._hardware, threads=threads)),
-            )
-        under_way: deque[Future[Heard]] = deque()
-        try:
-            for recording in recordings:
-                under_way.append(self._pool.submit(_hear_in_worker, recording))
-                if len(under_way) > self._workers:
-                    yield under_way.popleft().result()
-            while under_way:
-                yield under_way.popleft().result()
-        except BrokenProcessPool as error:
-            raise ModelError(
-                f"model {self.model.name}: a worker process died, most likely out of memory; "
-                "run it again with fewer workers"
-            ) from error
+        yield from _Run(self.model, self._crew, self._batch_size, memory or Forgetful()).of(recordings)
 
     def hear(self, recording: Recording) -> Heard:
-        """Transcribe one recording in this process."""
-        began = time.perf_counter()
-        outcome: Transcript | EngineError
-        try:
-            outcome = self._transcribe(recording.samples)
-        except EngineError as error:
-            outcome = error
-        return Heard(recording.id, outcome, time.perf_counter() - began)
+        """Transcribe one recording."""
+        (heard,) = self.run([recording])
+        return heard
+
+    @property
+    def _batch_size(self) -> int:
+        return self._hardware.batch_size if ENGINES[self.model.engine].batches else 1
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._pool:
-            self._pool.shutdown(cancel_futures=True)
-            self._pool = None
+        self._crew.close()
 
-    def _transcribe(self, samples: Samples) -> Transcript:
-        duration_s = duration_of(samples)
-        if self.model.channels == "mixed" or not _differ(samples):
-            segments = self._segments(mixed(samples), duration_s, None)
-        else:
-            sides = (self._segments(side, duration_s, n) for n, side in enumerate(samples))
-            segments = sorted(chain.from_iterable(sides), key=lambda segment: segment.start_s)
-        return Transcript(self.model.language, duration_s, tuple(segments))
 
-    def _segments(self, samples: Samples, duration_s: Seconds, channel: int | None) -> list[Segment]:
-        cut = list(windows(samples, self.model.max_window_s))
-        segments: list[Segment] = []
-        clock = 0.0
-        for window, heard in zip(cut, self.engine.transcribe(cut), strict=True):
-            on_timeline: list[Word] = []
-            for word in heard:
-                # Milliseconds, so that the same work gives the same bytes on every machine.
-                start = min(max(round(window.start_s + word.start_s, 3), clock), duration_s)
-                end = min(max(round(window.start_s + word.end_s, 3), start), duration_s)
-                clock = start
-                on_timeline.append(
-                    Word(word.text, start, end, round(word.probability, 4), word.timing_source, channel)
+@dataclass
+class _Progress:
+    """What is known of a recording so far."""
+
+    recording: Recording
+    heard: list[HeardWindow] = field(default_factory=list)
+    unkept: list[HeardWindow] = field(default_factory=list)
+    kept_at: float = field(default_factory=time.monotonic)
+    error: EngineError | None = None
+    answered: int = 0
+    seconds: Seconds = 0.0
+    read: Read | None = None
+
+
+class _Run:
+    """One run over recordings."""
+
+    def __init__(self, model: ModelVersion, crew: Crew, batch_size: int, memory: Memory) -> None:
+        self._model, self._crew, self._batch_size, self._memory = model, crew, batch_size, memory
+        self._round = batch_size * crew.size * BATCHES_AHEAD
+        self._progress: dict[str, _Progress] = {}
+        self._under_way: dict[Future[Answered], list[Cut]] = {}
+
+    def of(self, recordings: Iterable[Recording]) -> Iterator[Heard]:
+        least = self._batch_size * self._crew.size
+        with Reading(recordings, self._model, self._memory, least) as reading:
+            try:
+                for some in reading.rounds(least, self._round):
+                    self._take(some)
+                    yield from self._finish(wait_for=0)
+                    for batch in self._batches([found for found in some if isinstance(found, Cut)]):
+                        asked = self._asked(batch[0].recording)
+                        self._under_way[self._crew.submit([cut.window for cut in batch], asked)] = batch
+                        # While this many wait, the next round is read; then it is sorted on its own.
+                        while len(self._under_way) > self._crew.size:
+                            yield from self._finish()
+                while self._under_way:
+                    yield from self._finish()
+            finally:
+                self._keep(0.0)
+
+    def _take(self, some: Iterable[Found]) -> None:
+        for found in some:
+            recording = found.recording
+            progress = self._progress.setdefault(recording.id, _Progress(recording))
+            if isinstance(found, Read):
+                progress.read = found
+                progress.error = progress.error or found.error
+            elif isinstance(found, HeardAlready):
+                progress.heard.append(found.heard)
+                progress.answered += 1
+
+    def _batches(self, cuts: list[Cut]) -> Iterator[list[Cut]]:
+        """Windows that are asked for alike, the longest first: little of a batch is padding."""
+        alike: dict[Asked, list[Cut]] = defaultdict(list)
+        for cut in sorted(cuts, key=lambda cut: -len(cut.window.samples)):
+            alike[self._asked(cut.recording)].append(cut)
+        for some in alike.values():
+            # What would fill no batch for each worker is shared out all the same.
+            size = min(self._batch_size, -(-len(some) // self._crew.size))
+            for first in range(0, len(some), size):
+                yield some[first : first + size]
+
+    def _asked(self, recording: Recording) -> Asked:
+        language = self._model.language
+        if language == "auto" and recording.language:
+            language = recording.language
+        if not ENGINES[self._model.engine].asked:
+            return Asked(language)
+        return Asked(language, ", ".join(filter(None, [self._model.prompt, recording.prompt])))
+
+    def _finish(self, wait_for: Seconds | None = None) -> Iterator[Heard]:
+        """Take in what the workers have answered; recordings that are done by that."""
+        done, _ = wait(self._under_way, wait_for, FIRST_COMPLETED)
+        for future in done:
+            batch, answered = self._under_way.pop(future), future.result()
+            total = sum(len(cut.window.samples) for cut in batch)
+            for cut, answer in zip(batch, answered.answers, strict=True):
+                progress = self._progress[cut.recording.id]
+                progress.answered += 1
+                progress.seconds += answered.seconds * len(cut.window.samples) / total
+                if isinstance(answer, EngineError):
+                    progress.error = answer
+                else:
+                    heard = replace(answer, channel=cut.channel)
+                    progress.heard.append(heard)
+                    progress.unkept.append(heard)
+        self._keep(KEEP_EVERY_S)
+        yield from self._done()
+
+    def _keep(self, every_s: Seconds) -> None:
+        now = time.monotonic()
+        for progress in self._progress.values():
+            if progress.unkept and now - progress.kept_at >= every_s:
+                self._memory.keep(progress.recording, progress.unkept)
+                progress.unkept, progress.kept_at = [], now
+
+    def _done(self) -> Iterator[Heard]:
+        done = [
+            (recording_id, progress, progress.read)
+            for recording_id, progress in self._progress.items()
+            if progress.read and progress.answered == progress.read.windows
+        ]
+        for recording_id, progress, read in done:
+            del self._progress[recording_id]
+            outcome = progress.error or transcript_of(progress.heard, read.duration_s, self._model.language)
+            yield Heard(recording_id, outcome, progress.seconds)
+
+
+def transcript_of(heard: Iterable[HeardWindow], duration_s: Seconds, language: str) -> Transcript:
+    """Windows on their recording's timeline: words in order inside it, in milliseconds."""
+    by_channel: dict[int | None, list[HeardWindow]] = defaultdict(list)
+    for window in heard:
+        by_channel[window.channel].append(window)
+    segments = chain.from_iterable(_segments(windows, duration_s) for windows in by_channel.values())
+    in_order = tuple(sorted(segments, key=lambda segment: (segment.start_s, segment.words[0].channel or 0)))
+    spoken: dict[str, Seconds] = defaultdict(float)
+    for segment in in_order:
+        for word in segment.words:
+            if word.signals:
+                spoken[word.signals.language] += word.end_s - word.start_s
+    return Transcript(max(spoken, key=lambda name: spoken[name], default=language), duration_s, in_order)
+
+
+def _segments(heard: Iterable[HeardWindow], duration_s: Seconds) -> Iterator[Segment]:
+    clock = 0.0
+    for window in sorted(heard, key=lambda window: window.start_s):
+        on_timeline: list[Word] = []
+        for word in window.words:
+            # Milliseconds, so that the same work gives the same bytes on every machine.
+            start = min(max(round(window.start_s + word.start_s, 3), clock), duration_s)
+            end = min(max(round(window.start_s + word.end_s, 3), start), duration_s)
+            clock = start
+            probability = round(word.probability, 4)
+            on_timeline.append(
+                replace(
+                    word,
+                    start_s=start,
+                    end_s=end,
+                    probability=probability,
+                    channel=window.channel,
+                    signals=window.signals,
                 )
-            segments.extend(into_segments(on_timeline))
-        return segments
-
-
-_of_worker: tuple[ModelVersion, Hardware]
-_in_worker: Transcriber | None = None
-
-
-def _start_worker(model: ModelVersion, hardware: Hardware) -> None:
-    global _of_worker
-    # Ctrl-C is the parent's to handle; and a parent that was killed leaves nobody to work for.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    _of_worker = model, hardware
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
-
-
-def _hear_in_worker(recording: Recording) -> Heard:
-    global _in_worker
-    if _in_worker is None:  # here and not at the start, where an error would only break the pool
-        model, hardware = _of_worker
-        _in_worker = Transcriber(model, hardware=hardware)
-    return _in_worker.hear(recording)
-
-
-def _differ(samples: Samples) -> bool:
-    """Whether these are two sides with something to say of their own, and not one sound twice.
-
-    One sound that is louder on one side is one sound: the correlation tells. Upside down on one side it
-    would cancel itself out when mixed, and so counts as two.
-    """
-    if samples.ndim == 1:
-        return False
-    cross = left_power = right_power = 0.0
-    for first in range(0, samples.shape[1], 1 << 20):  # a long recording as floats is long twice
-        left, right = samples[:, first : first + (1 << 20)].astype(np.float64)
-        cross += np.vdot(left, right)
-        left_power += np.vdot(left, left)
-        right_power += np.vdot(right, right)
-    both = left_power * right_power
-    return bool(cross <= 0 or both - cross**2 > SAME_SOUND * both)
+            )
+        yield from into_segments(on_timeline)
 
 
 def into_segments(words: Iterable[Word]) -> Iterator[Segment]:
@@ -220,8 +256,7 @@ def transcribe_file(transcriber: Transcriber, path: str | Path) -> Transcript:
     with tempfile.TemporaryDirectory() as folder, MediaDecoder() as decoder, source:
         flac = Path(folder) / "audio.flac"
         decoder.extract(source, str(path), flac)
-        samples = read_flac(flac)
-    heard = transcriber.hear(Recording(str(path), samples))
+        heard = transcriber.hear(Recording(str(path), flac))
     if isinstance(heard.outcome, EngineError):
         raise heard.outcome
     return heard.outcome

@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import numpy as np
@@ -44,12 +44,29 @@ def ends_sentence(text: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
+class Signals:
+    """What says whether a window's text can be believed; the same for all of its words.
+
+    ``log_probability`` is the mean over what the engine wrote, ``compression_ratio`` of the text in bytes,
+    ``loop_words`` how many words only repeat what stands before them, ``temperature`` 0 unless it was heard
+    again.
+    """
+
+    language: str
+    log_probability: float = 0.0
+    compression_ratio: float = 0.0
+    loop_words: int = 0
+    temperature: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Word:
     """One spoken word.
 
     ``start_s`` and ``end_s`` are on the video's timeline (inside an engine: on the window's),
     ``probability`` is in [0, 1], ``timing_source`` says what the times come from; ``channel`` is 0 for
-    left and 1 for right where the sides of stereo were heard apart.
+    left and 1 for right where the sides of stereo were heard apart. ``voice`` is how sure voice activity is
+    that somebody speaks then, in [0, 1], and ``signals`` are those of its window; None where nobody asked.
     """
 
     text: str
@@ -58,6 +75,8 @@ class Word:
     probability: float
     timing_source: str
     channel: int | None = None
+    voice: float | None = None
+    signals: Signals | None = None
 
     @property
     def side(self) -> str:
@@ -91,16 +110,30 @@ class Segment:
 class Window:
     """A stretch of one recording that an engine hears at once.
 
-    ``samples`` is cut out of the recording at ``start_s``; its borders lie where nobody speaks.
+    ``samples`` is cut out of the recording at ``start_s``; its borders lie where nobody speaks, or, in
+    speech without a pause, where it is quietest. ``voice`` says for each 32 ms how sure it is that somebody
+    speaks, ``(n,)``; empty where nobody has asked.
     """
 
     samples: Samples
     start_s: Seconds
+    voice: npt.NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
 
     @property
     def duration_s(self) -> Seconds:
         """Its length."""
         return len(self.samples) / SAMPLE_RATE
+
+
+@dataclass(frozen=True, slots=True)
+class HeardWindow:
+    """What was heard in a window: its words, with times from its own start, and what to think of them."""
+
+    start_s: Seconds
+    duration_s: Seconds
+    words: tuple[Word, ...]
+    signals: Signals
+    channel: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,14 +6,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from speech.engines import ENGINES
 from speech.errors import ModelError, first_line
 
 if TYPE_CHECKING:
     from speech.models import ModelVersion
 
-# Weights only as safetensors: the other formats are pickles, which run code when they are opened.
-WEIGHTS = ("model.safetensors", "model-*.safetensors")  # whole, or in pieces; not large-v3's fp32 twins
-FILES = (*WEIGHTS, "*.json", "*.txt")
+_BESIDE = ("*.json", "*.txt")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -26,8 +25,13 @@ def is_folder(weights: str) -> bool:
     return weights.startswith(("/", "./", "../", "~"))
 
 
+def _files(model: "ModelVersion") -> tuple[str, ...]:
+    return (*ENGINES[model.engine].weights, *_BESIDE)
+
+
 def local_weights(model: "ModelVersion") -> Path:
-    """The folder with the model's files; those of the hub are fetched once and then found in its cache.
+    """The folder with the model's files; those of the hub are fetched once and then found in its cache, or in
+    the ``download_root`` of the model's ``runtime``; with ``local_files_only`` there nothing is fetched.
 
     Raises :class:`~speech.errors.ModelError` when they are not there, or the revision is not pinned.
     """
@@ -36,8 +40,9 @@ def local_weights(model: "ModelVersion") -> Path:
         raise ModelError(
             f"model {model.name}: its weights should be in the folder {folder}, which is not there"
         )
-    if not any(path for pattern in WEIGHTS for path in folder.glob(pattern)):
-        raise ModelError(f"model {model.name}: there are no weights as model.safetensors in {folder}")
+    patterns = ENGINES[model.engine].weights
+    if not any(path for pattern in patterns for path in folder.glob(pattern)):
+        raise ModelError(f"model {model.name}: there are no weights as {patterns[0]} in {folder}")
     return folder
 
 
@@ -56,7 +61,15 @@ def _fetched(model: "ModelVersion") -> Path:
                 f"model {model.name}: pin {wanted} to a commit in models.toml; today's is "
                 f'revision = "{commit}"'
             )
-        return Path(snapshot_download(model.weights, revision=model.revision, allow_patterns=list(FILES)))
+        return Path(
+            snapshot_download(
+                model.weights,
+                revision=model.revision,
+                allow_patterns=list(_files(model)),
+                cache_dir=model.runtime.get("download_root"),
+                local_files_only=model.runtime.get("local_files_only", False),
+            )
+        )
     except HFValidationError as error:
         raise ModelError(
             f"model {model.name}: {model.weights!r} is neither a folder nor a model on the hub"
@@ -104,7 +117,10 @@ def where_weights_are(model: "ModelVersion") -> str:
     if not _COMMIT.fullmatch(model.revision):
         raise ModelError(f"model {model.name}: pin {model.weights} to a commit: set revision in models.toml")
     try:
-        return snapshot_download(model.weights, revision=model.revision, local_files_only=True)
+        cache = model.runtime.get("download_root")
+        return snapshot_download(
+            model.weights, revision=model.revision, cache_dir=cache, local_files_only=True
+        )
     except LocalEntryNotFoundError:
         problem = hub_reachable()
     if problem:
@@ -120,7 +136,7 @@ def weights_identity(model: "ModelVersion") -> str:
     if not is_folder(model.weights):
         return f"{model.weights}@{model.revision}"
     folder = Path(model.weights)  # when it is not there, loading says so, and other models go on
-    files = sorted({path for pattern in FILES for path in folder.glob(pattern)})
+    files = sorted({path for pattern in _files(model) for path in folder.glob(pattern)})
     stats = [(path, path.stat()) for path in files]
     return _digest(tuple((str(path), stat.st_size, stat.st_mtime_ns) for path, stat in stats))
 

@@ -7,9 +7,12 @@ before anything is downloaded. Options of a model version are the decoder's own 
 
 import re
 from collections.abc import Sequence
+from math import log
 from typing import Any
 
-from speech.engines import Hardware
+import numpy as np
+
+from speech.engines import Asked, Hardware, Heard
 from speech.errors import EngineError, ModelError
 from speech.models import ModelVersion
 from speech.types import Seconds, Window, Word
@@ -35,9 +38,17 @@ class PocketSphinx:
         except (RuntimeError, ValueError, TypeError, KeyError) as error:
             raise ModelError(f"model {model.name}: pocketsphinx refuses its options: {error}") from error
 
-    def transcribe(self, windows: Sequence[Window]) -> list[list[Word]]:
+    def transcribe(self, windows: Sequence[Window], asked: Asked) -> list[Heard]:
         """See :class:`speech.engines.Engine`; probabilities are posteriors over the word lattice."""
-        return [self._hear(window) for window in windows]
+        heard = [tuple(self._hear(window)) for window in windows]
+        return [
+            Heard(
+                words,
+                asked.language,
+                float(np.mean([log(max(w.probability, 1e-9)) for w in words])) if words else 0.0,
+            )
+            for words in heard
+        ]
 
     def _hear(self, window: Window) -> list[Word]:
         decoder = self._decoder

@@ -1,7 +1,8 @@
 """Engine ``whisper``: any checkpoint of the Whisper family, through transformers and torch.
 
 Options of a model version: ``precision`` (``auto``, ``float32``, ``float16``, ``bfloat16``; auto is
-float16 on CUDA and float32 elsewhere, so one that runs on both should say which) and ``beams`` (1: greedy).
+float16 on CUDA and float32 elsewhere, so one that runs on both should say which), ``beams`` (1: greedy)
+and ``max_tokens`` of a window.
 
 A window is heard in two passes over one encoding. The first writes the text, without timestamps
 and with the fast attention kernels, which tell nothing of where they look. The second goes over
@@ -9,26 +10,35 @@ the finished text at once and looks up the alignment heads alone: what transform
 timestamps keep of every head, layer and step is most of their cost.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field
 
 from speech.alignment import align
-from speech.engines import Hardware
-from speech.errors import EngineError, ModelError, first_line, what_is_wrong
-from speech.models import ModelVersion
-from speech.types import SAMPLE_RATE, Seconds, Window, Word, normalize_word
+from speech.engines import Asked, Hardware
+from speech.engines.torch_device import choose_device, dtype_of
+from speech.engines.whisper_decoder import Decoder, Memory, Tensor
+from speech.engines.whisper_text import (
+    FRAME_SAMPLES,
+    Chance,
+    Lettering,
+    Spans,
+    Spoken,
+    TimedEngine,
+    Written,
+)
+from speech.errors import ModelError, first_line
+from speech.models import ModelVersion, options_of
+from speech.types import Window
 from speech.weights import local_weights
 
-_FRAME_S: Seconds = 0.02  # of the encoder
-_FRAME_SAMPLES = round(_FRAME_S * SAMPLE_RATE)
-_OPENING = set("\"'\u201c\u00bf([{-")  # punctuation that belongs to the word behind it
-_NO_SPACES = {"zh", "ja", "th", "lo", "my", "yue"}  # languages whose words no space separates
+_HOP, _FFT = 160, 400  # samples of a step and of a window of Whisper's spectrogram
+_CHECKED_EVERY = 8  # tokens between two looks whether a batch on CUDA is done: each look waits for it
+_SPECTRA = 4
+_LOGITS_BYTES = 128 << 20  # of one part of a batch's logits
 
 
 class Options(BaseModel, frozen=True, extra="forbid"):
@@ -36,17 +46,10 @@ class Options(BaseModel, frozen=True, extra="forbid"):
 
     precision: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     beams: int = Field(default=1, ge=1, le=20)
+    max_tokens: int = Field(default=224, ge=1, le=440)
 
 
-class Written(NamedTuple):
-    """What the decoder wrote for one window: ``n`` tokens, their probabilities, ``(n, f)`` attention."""
-
-    tokens: list[int]
-    probabilities: list[float]
-    attention: np.ndarray[Any, np.dtype[np.float32]]
-
-
-class Whisper:
+class Whisper(TimedEngine):
     """A checkpoint on a device."""
 
     def __init__(self, model: ModelVersion, hardware: Hardware) -> None:
@@ -58,40 +61,12 @@ class Whisper:
         logging.set_verbosity_error()
         self._torch: Any = torch
         self._model = model
-        self._batch_size = hardware.batch_size
-        known = Options.model_fields.keys()
-        if unknown := model.options.keys() - known:
-            raise ModelError(
-                f"model {model.name}: unknown options {sorted(unknown)}; known: {', '.join(known)}"
-            )
-        try:
-            self._options = Options.model_validate(model.options)
-        except ValidationError as error:
-            wrong = what_is_wrong(error)
-            raise ModelError(f"model {model.name}: its options are wrong: {wrong}") from error
+        self._options = options_of(model, Options)
         if hardware.threads:
             torch.set_num_threads(hardware.threads)
-        self._device = self._choose_device(hardware.device)
-        precision = self._options.precision
-        if precision == "auto":
-            precision = "float16" if self._device.type == "cuda" else "float32"
-        self._dtype = getattr(torch, precision)
+        self._device = choose_device(model.name, hardware.device)
+        self._dtype = dtype_of(self._options.precision, self._device)
         self._load(folder)
-        self._first_tokens, self._asked = self._prompt()
-
-    def _choose_device(self, wanted: str) -> Any:
-        torch = self._torch
-        if wanted == "auto":
-            cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
-            wanted = "cuda" if cuda else "mps" if mps else "cpu"
-        try:
-            device = torch.device(wanted)
-            torch.empty(0, device=device)
-        except (RuntimeError, AssertionError) as error:
-            raise ModelError(
-                f"model {self._model.name}: this machine has no device {wanted!r}: {first_line(error)}"
-            ) from error
-        return device
 
     def _load(self, folder: Path) -> None:
         from safetensors import SafetensorError
@@ -107,174 +82,242 @@ class Whisper:
                 f"model {self._model.name} does not fit on {self._device}: {first_line(error)}; "
                 "use fewer workers, or another device"
             ) from error
-        self._extract, self._tokenizer = processor.feature_extractor, processor.tokenizer
         config, settings = network.config, network.generation_config
         lacking = {"no_timestamps_token_id", "decoder_start_token_id"} - settings.to_dict().keys()
         if lacking:
             raise self._not_loaded(folder, f"its generation_config.json lacks {min(lacking)}")
+        self.letters = Lettering(
+            self._model.name,
+            processor.tokenizer.backend_tokenizer,
+            settings.to_dict() | {"eos_token_id": config.eos_token_id},
+        )
+        self.letters.check(self._model.language)
         # Distilled checkpoints name heads of their teacher, whose decoder had more layers.
         self._heads = [
             (layer, head)
             for layer, head in getattr(settings, "alignment_heads", None) or ()
             if layer < config.decoder_layers and head < config.decoder_attention_heads
         ] or _upper_half(config)
+        self._decoder = Decoder(self._network)
+        extractor, torch = processor.feature_extractor, self._torch
+        self._length = extractor.n_samples
+        filters = torch.tensor(np.asarray(extractor.mel_filters), dtype=torch.float32)
+        self._filters = filters.T.contiguous().to(self._device)
+        self._curve = torch.hann_window(_FFT, device=self._device)
+        barred = torch.zeros(config.vocab_size, device=self._device)
+        barred[self.letters.end + 1 :] = -np.inf  # languages, tasks, times
+        barred[self.letters.forbidden] = -np.inf
+        self._barred, self._barred_first = barred, barred.clone()
+        self._barred_first[self.letters.forbidden_first] = -np.inf
 
     def _not_loaded(self, folder: Path, why: str) -> ModelError:
         return ModelError(
             f"model {self._model.name}: {folder} is no Whisper checkpoint that can be loaded: {why}"
         )
 
-    def _prompt(self) -> tuple[list[int], dict[str, str]]:
-        """The tokens before the text, and what ``generate`` is told so that it puts the same.
-
-        A checkpoint for English alone takes neither language nor task.
-        """
-        settings, language = self._network.generation_config, self._model.language
-        start, untimed = settings.decoder_start_token_id, settings.no_timestamps_token_id
-        languages = getattr(settings, "lang_to_id", None) or {}
-        if not getattr(settings, "is_multilingual", bool(languages)):
-            if language != "en":
-                raise ModelError(f"model {self._model.name} knows English only, not language {language!r}")
-            return [start, untimed], {}
-        if f"<|{language}|>" not in languages:
-            raise ModelError(
-                f"model {self._model.name} knows no language {language!r}; it is a code such as en or de"
-            )
-        task = settings.task_to_id["transcribe"]
-        asked = {"language": language, "task": "transcribe"}
-        return [start, languages[f"<|{language}|>"], task, untimed], asked
-
-    def transcribe(self, windows: Sequence[Window]) -> list[list[Word]]:
-        """See :class:`speech.engines.Engine`; a word's probability is the mean of its tokens'."""
-        heard: list[list[Word]] = []
-        for first in range(0, len(windows), self._batch_size):
-            batch = windows[first : first + self._batch_size]
-            try:
-                written = self._write(batch)
-            except RuntimeError as error:  # torch's own
-                remedy = "; set a smaller batch_size" if "out of memory" in str(error) else ""
-                where = f"at {batch[0].start_s:.1f} s on {self._device}"
-                raise EngineError(f"torch failed {where}: {first_line(error)}{remedy}") from error
-            heard += [self._words(window, text) for window, text in zip(batch, written, strict=True)]
-        return heard
-
-    def _write(self, windows: Sequence[Window]) -> list[Written]:
-        from transformers.modeling_outputs import BaseModelOutput
-
-        torch, network = self._torch, self._network
-        end = network.config.eos_token_id
-        sound = [window.samples.astype(np.float32) / 32768 for window in windows]
-        features = self._extract(sound, sampling_rate=SAMPLE_RATE, return_tensors="pt").input_features
+    def write(self, windows: Sequence[Window], asked: Asked) -> tuple["_Seen", list[Written]]:
+        """See :class:`~speech.engines.whisper_text.TimedEngine`."""
+        torch = self._torch
         with torch.inference_mode():
-            encoded = network.get_encoder()(features.to(self._device, self._dtype))
-            generated = network.generate(
-                # An object of its own: a beam search repeats the rows of the one that it is given.
-                encoder_outputs=BaseModelOutput(last_hidden_state=encoded[0]),
-                num_beams=self._options.beams,
-                do_sample=False,
-                return_timestamps=False,
-                max_length=network.config.max_target_positions,
-                force_unique_generate_call=True,  # a stray timestamp would make it go on seeking
-                **self._asked,
-            )
-            # The prompt and all other special tokens, timestamps too, stand behind the end of text.
-            texts = [[token for token in row if token < end] for row in generated.tolist()]
-            longest = max(map(len, texts))
-            prompt = self._first_tokens
-            inputs = torch.tensor(
-                [[*prompt, *text, *[end] * (longest - len(text))] for text in texts], device=self._device
-            )
-            with self._looking() as seen:
-                logits = network(encoder_outputs=encoded, decoder_input_ids=inputs, use_cache=False).logits
-            # Position p writes token p + 1: the last one of the prompt writes the first of the text.
-            positions = slice(len(prompt) - 1, len(prompt) - 1 + longest)
-            chosen = inputs[:, len(prompt) :, None]
-            logits = logits[:, positions]
-            sure = logits.gather(-1, chosen)[..., 0].float() - logits.logsumexp(-1).float()
-            probabilities = sure.exp().cpu()
-            attention = sum(seen)[:, positions].cpu().numpy() / len(self._heads)
-        frames = [-(-len(window.samples) // _FRAME_SAMPLES) for window in windows]
-        return [
-            Written(
-                text, probabilities[row, : len(text)].tolist(), attention[row, : len(text), : frames[row]]
-            )
-            for row, text in enumerate(texts)
+            encoded = self._network.get_encoder()(self._features(windows).to(self._dtype))[0]
+            memory = self._decoder.remember(encoded)
+            sound = memory.sound
+            languages = self._languages(memory, len(windows), asked.language)
+            prompts = self._prompts(languages, asked)
+            if self._options.beams > 1 and not asked.temperature:
+                texts = self._search(encoded, prompts)
+            else:
+                texts = self._draw(memory, prompts, self._chances(windows, asked.temperature))
+            probabilities, ends, looked = self._judge(Memory(sound), prompts, texts)
+        frames = [-(-len(window.samples) // FRAME_SAMPLES) for window in windows]
+        return _Seen(sound, looked, prompts, frames), [
+            Written(text, sure, language, float(np.log(np.maximum([*sure, end], 1e-9)).mean()))
+            for text, sure, end, language in zip(texts, probabilities, ends, languages, strict=True)
         ]
 
-    @contextmanager
-    def _looking(self) -> Iterator[list[Any]]:
-        """While open, a forward pass leaves here, a layer each, its alignment heads' sum ``(b, t, f)``."""
-        seen: list[Any] = []
+    def _features(self, windows: Sequence[Window]) -> Tensor:
+        """Whisper's log-mel spectrogram ``(b, m, 3000)``, of a few windows at a time: what is between takes
+        ten times its memory.
+        """
+        parts = [windows[first : first + _SPECTRA] for first in range(0, len(windows), _SPECTRA)]
+        return self._torch.cat([self._spectra(part) for part in parts])
 
-        def look(heads: list[int], attention: Any, hidden: tuple[Any], called: dict[str, Any]) -> None:
-            split = (attention.num_heads, attention.head_dim)
-            query = attention.q_proj(hidden[0]) * attention.scaling
-            key = attention.k_proj(called["key_value_states"])
-            query, key = (part.unflatten(-1, split)[:, :, heads].float() for part in (query, key))
-            seen.append(self._torch.einsum("bthd,bfhd->bhtf", query, key).softmax(-1).sum(1))
+    def _spectra(self, windows: Sequence[Window]) -> Tensor:
+        """Only as far as there is sound they are computed.
 
-        hooks = []
-        for number, layer in enumerate(self._network.get_decoder().layers):
-            if heads := [head for at, head in self._heads if at == number]:
-                hooks.append(
-                    layer.encoder_attn.register_forward_pre_hook(partial(look, heads), with_kwargs=True)
-                )
-        try:
-            yield seen
-        finally:
-            for hook in hooks:
-                hook.remove()
+        Source: Radford et al. 2022 and their code; the same as transformers' WhisperFeatureExtractor.
+        """
+        torch, longest = self._torch, max(len(window.samples) for window in windows)
+        sound = np.zeros((len(windows), min(longest + _FFT, self._length)), np.float32)
+        for row, window in zip(sound, windows, strict=True):
+            row[: len(window.samples)] = window.samples
+        waves = torch.from_numpy(sound).to(self._device) / 32768
+        spectrum = torch.view_as_real(
+            torch.stft(waves, _FFT, _HOP, window=self._curve, return_complex=True)[..., :-1]
+        )
+        power = spectrum.square().sum(-1)  # abs() of complex numbers takes a root for nothing
+        mel = (self._filters @ power).clamp_(min=1e-10).log10_()
+        highest = mel.amax(dim=(1, 2), keepdim=True)
+        floor = torch.maximum(highest - 8, torch.full_like(highest, -10.0))
+        whole = floor.expand(-1, mel.shape[1], self._length // _HOP).clone()
+        whole[:, :, : mel.shape[2]] = torch.maximum(mel, highest - 8)
+        return whole.add_(4).div_(4)
 
-    def _words(self, window: Window, written: Written) -> list[Word]:
-        source = "cross_attention"
-        try:
-            spans = align(written.attention) * _FRAME_S
-        except ValueError:  # more tokens than sound: a loop; its words stand evenly
-            edges = np.linspace(0, window.duration_s, len(written.tokens) + 1)
-            spans, source = np.stack([edges[:-1], edges[1:]], axis=1), "interpolated"
-        words = []
-        for text, first, last in self._split(written.tokens):
-            words.append(
-                Word(
-                    text=text,
-                    start_s=float(spans[first, 0]),
-                    end_s=float(spans[last, 1]),
-                    probability=float(np.mean(written.probabilities[first : last + 1])),
-                    timing_source=source,
-                )
-            )
-        return words
+    def _languages(self, memory: Memory, count: int, language: str) -> list[str]:
+        """Each window's: the one asked for, or what the model makes of the sound."""
+        if language != "auto" or not self.letters.speaks_many:
+            return ["en" if language == "auto" else language] * count
+        names = list(self.letters.languages)
+        start = self._tokens([[self.letters.start]] * count)
+        logits = self._logits(self._decoder.read(memory, start)[:, 0])
+        best = logits[:, list(self.letters.languages.values())].argmax(-1)
+        return [names[number] for number in best.tolist()]
 
-    def _split(self, tokens: list[int]) -> list[tuple[str, int, int]]:
-        """Words as ``(text, first token, last token)``; punctuation is in the text, not in the tokens."""
-        words: list[tuple[str, int, int]] = []
-        opening = ""
-        for piece, first, last in self._pieces(tokens):
-            text = piece.strip()
-            apart = piece[:1].isspace() or self._model.language in _NO_SPACES or not words
-            if normalize_word(piece) and (apart or opening):
-                words.append((opening + text, first, last))
-                opening = ""
-            elif normalize_word(piece):
-                before, began, _ = words[-1]
-                words[-1] = (before + text, began, last)
-            elif words and not (apart and set(text) <= _OPENING):
-                before, began, ended = words[-1]
-                words[-1] = (before + text, began, ended)
-            else:
-                opening += text
-        if opening and words:
-            words[-1] = (words[-1][0] + opening, *words[-1][1:])
-        return words
+    def _prompts(self, languages: Sequence[str], asked: Asked) -> list[list[int]]:
+        room = self._decoder.longest // 2 - 8
+        return [self.letters.prompt(language, asked, room) for language in languages]
 
-    def _pieces(self, tokens: list[int]) -> Iterator[tuple[str, int, int]]:
-        """Runs of tokens that are whole characters, a space and what follows it; often one token each."""
-        first = 0
-        for last in range(len(tokens)):
-            text = self._tokenizer.decode(tokens[first : last + 1])
-            if last == len(tokens) - 1 or not ("\ufffd" in text or text.isspace()):
-                yield text, first, last
-                first = last + 1
+    def _draw(
+        self, memory: Memory, prompts: list[list[int]], chances: list[Chance] | None
+    ) -> list[list[int]]:
+        """Write token by token: the likeliest, or one by chance."""
+        torch, end = self._torch, self.letters.end
+        hidden = self._decoder.read(memory, self._tokens(prompts))[:, -1]
+        on_cuda = self._device.type == "cuda"
+        most = self._most(prompts)
+        rows = list(range(len(prompts)))  # those of the batch that are still written
+        texts: list[list[int]] = [[] for _ in prompts]
+        waiting: list[Tensor] = []
+        for count in range(most):
+            logits = self._logits(hidden) + (self._barred if count else self._barred_first)
+            if chances:
+                noise = np.stack([chances[row].draw(logits.shape[-1]) for row in rows])
+                logits = logits + torch.from_numpy(noise).to(self._device)
+            chosen = logits.argmax(-1)
+            waiting.append(chosen)
+            if on_cuda and len(waiting) < _CHECKED_EVERY and count < most - 1:
+                hidden = self._decoder.write(memory, chosen, len(prompts[0]) + count)
+                continue
+            for step in torch.stack(waiting).tolist():
+                for row, token in zip(rows, step, strict=True):
+                    texts[row].append(token)
+            waiting = []
+            going = [n for n, row in enumerate(rows) if end not in texts[row]]
+            if not going:
+                break
+            if not on_cuda and len(going) < len(rows):  # a graph's shapes stay as they are
+                kept = torch.tensor(going)
+                memory.keep(kept)
+                chosen, rows = chosen[kept], [rows[n] for n in going]
+            if count < most - 1:
+                hidden = self._decoder.write(memory, chosen, len(prompts[0]) + count)
+        return [text[: text.index(end)] if end in text else text for text in texts]
+
+    def _search(self, encoded: Tensor, prompts: list[list[int]]) -> list[list[int]]:
+        """Write by beam search, which is transformers' own."""
+        from transformers import GenerationConfig, GenerationMixin
+        from transformers.modeling_outputs import BaseModelOutput
+
+        settings = self._network.generation_config
+        asked = GenerationConfig(
+            num_beams=self._options.beams,
+            do_sample=False,
+            max_new_tokens=self._most(prompts),
+            suppress_tokens=[*self.letters.forbidden, *range(self.letters.end + 1, len(self._barred))],
+            begin_suppress_tokens=self.letters.forbidden_first or None,
+            eos_token_id=self.letters.end,
+            pad_token_id=self.letters.end,
+            decoder_start_token_id=self.letters.start,
+            bos_token_id=settings.bos_token_id,
+        )
+        # Not Whisper's own generate(), which would put a prompt of its own before ours.
+        written = GenerationMixin.generate(
+            self._network,
+            # An object of its own: a beam search repeats the rows of the one that it is given.
+            encoder_outputs=BaseModelOutput(last_hidden_state=encoded),
+            decoder_input_ids=self._tokens(prompts),
+            generation_config=asked,
+        )
+        end, first = self.letters.end, len(prompts[0])
+        return [[token for token in row[first:] if token != end] for row in written.tolist()]
+
+    def _judge(
+        self, memory: Memory, prompts: list[list[int]], texts: list[list[int]]
+    ) -> tuple[list[list[float]], list[float], Tensor]:
+        """Go over finished texts: probabilities of tokens and of ends, and where each looks ``(b, t, f)``."""
+        torch, first, longest = self._torch, len(prompts[0]), max(map(len, texts)) + 1
+        inputs = self._padded(prompts, texts)
+        hidden, looked = self._decoder.read(memory, inputs, self._heads)
+        # Position p writes token p + 1: the last one of the prompt writes the first of the text.
+        positions = slice(first - 1, first - 1 + longest)
+        hidden, chosen = hidden[:, positions], inputs[:, first:, None]
+        rows = max(1, _LOGITS_BYTES // (longest * len(self._barred) * 4))
+        parts = []
+        for row in range(0, len(texts), rows):
+            logits = self._logits(hidden[row : row + rows])
+            parts.append((logits.gather(-1, chosen[row : row + rows])[..., 0] - logits.logsumexp(-1)).exp())
+        sure = torch.cat(parts).tolist()
+        texts_sure = [row[: len(text)] for row, text in zip(sure, texts, strict=True)]
+        ends = [row[len(text)] for row, text in zip(sure, texts, strict=True)]
+        return texts_sure, ends, looked[:, positions]
+
+    def look(
+        self, seen: "_Seen", written: Sequence[Written], as_spoken: Sequence[Spoken | None]
+    ) -> list[Spans | None]:
+        """See :class:`~speech.engines.whisper_text.TimedEngine`."""
+        attention = list(seen.looked.float().cpu().numpy())
+        texts = [text.tokens for text in written]
+        if spelled := {row: spoken.tokens for row, spoken in enumerate(as_spoken) if spoken}:
+            some, rows = list(spelled.values()), list(spelled)
+            for row, tokens in spelled.items():
+                texts[row] = tokens
+            prompts = [seen.prompts[row] for row in rows]
+            with self._torch.inference_mode():
+                memory = Memory([(key[rows], value[rows]) for key, value in seen.sound])
+                *_, looked = self._judge(memory, prompts, some)
+            for row, where in zip(rows, looked.float().cpu().numpy(), strict=True):
+                attention[row] = where
+        return align(
+            [row[: len(text), :count] for row, text, count in zip(attention, texts, seen.frames, strict=True)]
+        )
+
+    def _most(self, prompts: list[list[int]]) -> int:
+        """Tokens that a text may have; one place is for its end."""
+        room: int = self._decoder.longest - len(prompts[0]) - 1
+        return min(self._options.max_tokens, room)
+
+    def let_go(self) -> None:
+        """Give back memory that is only kept to be quick."""
+        self._decoder.let_go()
+
+    def _padded(self, prompts: list[list[int]], texts: list[list[int]]) -> Tensor:
+        longest = max(map(len, texts)) + 1  # behind the longest, too, stands an end
+        return self._tokens(
+            [
+                [*prompt, *text, *[self.letters.end] * (longest - len(text))]
+                for prompt, text in zip(prompts, texts, strict=True)
+            ]
+        )
+
+    def _tokens(self, rows: list[list[int]]) -> Tensor:
+        return self._torch.tensor(rows, device=self._device)
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        return self._network.proj_out(hidden).float()
+
+    def _chances(self, windows: Sequence[Window], temperature: float) -> list[Chance] | None:
+        return [Chance(window, temperature) for window in windows] if temperature else None
+
+
+class _Seen(NamedTuple):
+    """What is kept of a batch between writing and timing: its sound, where its tokens looked ``(b, t, f)``,
+    what they were written after, and how many frames have sound.
+    """
+
+    sound: list[tuple[Tensor, Tensor]]
+    looked: Tensor
+    prompts: list[list[int]]
+    frames: list[int]
 
 
 def _read(folder: Path, dtype: Any) -> tuple[Any, Any]:

@@ -30,7 +30,7 @@ def failed(
     words: list[tuple[float | None, float | None, float]], outcomes: tuple[Outcome, ...] = (SPOKEN, SILENT)
 ) -> set[str]:
     rows = tuple(
-        (ID, 0, n, "w", "w", start, end, probability, "en", None, None, "test")
+        (ID, 0, n, "w", "w", start, end, probability, "en", None, None, "test", *[None] * 5)
         for n, (start, end, probability) in enumerate(words)
     )
     videos = tuple(

@@ -64,7 +64,7 @@ def kill_when(platform: Platform, pattern: str) -> bool:
         "probed/*.json",
         "audio/*.flac",
         "extracted/*.json",
-        "unfinished/*/*/*/*.json",
+        "unfinished/*/*/*/videos/*.json",
         "attempts/*/*/*.json",
         "transcripts/*/*.parquet",
         "warehouse.duckdb",

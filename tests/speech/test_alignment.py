@@ -5,7 +5,14 @@ from itertools import product
 import numpy as np
 import pytest
 
-from speech.alignment import _FLOOR, SILENCE, align
+from speech.alignment import _FLOOR, SILENCE
+from speech.alignment import align as align_all
+
+
+def align(attention: np.ndarray) -> np.ndarray:
+    (spans,) = align_all([attention])
+    assert spans is not None
+    return spans
 
 
 def attention(*spans: tuple[int, int], frames: int = 40, blur: float = 0.0) -> np.ndarray:
@@ -69,10 +76,13 @@ def test_the_path_is_the_best_one() -> None:
         assert worth(tuple(spans)) == pytest.approx(max(map(worth, every)))
 
 
-def test_more_tokens_than_frames_are_refused() -> None:
-    with pytest.raises(ValueError, match="3 tokens cannot stand in 2 frames"):
-        align(np.ones((3, 2)))
-
-
-def test_no_tokens_have_no_frames() -> None:
-    assert align(np.zeros((0, 5))).shape == (0, 2)
+def test_each_is_aligned_as_if_alone() -> None:
+    rng = np.random.default_rng(2)
+    many = [rng.random((int(rng.integers(1, 40)), int(rng.integers(40, 200)))) ** 8 for _ in range(12)]
+    together = align_all([*many, np.ones((3, 2)), np.zeros((0, 5))])
+    assert together[-2] is None  # three tokens cannot stand in two frames
+    assert together[-1] is not None
+    assert together[-1].shape == (0, 2)
+    for looked, spans in zip(many, together, strict=False):
+        assert spans is not None
+        assert spans.tolist() == align(looked).tolist()

@@ -1,19 +1,24 @@
 """Words of real recordings: right enough, in the right place, and the same however they are asked for."""
 
 import json
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from benchmarks.corpus import write_flac
+from speech import pipeline
+from speech.errors import EngineError
 from speech.media import LocalFile, MediaDecoder, mixed, read_flac
 from speech.models import ModelVersion
-from speech.pipeline import Recording, Transcriber, into_segments
+from speech.pipeline import Transcriber, into_segments
+from speech.reading import Recording
 from speech.scoring import Score, TimedWord, score
-from speech.types import SAMPLE_RATE, Samples, Transcript, Word
-from speech.voice import speech_regions, windows
+from speech.types import SAMPLE_RATE, HeardWindow, Samples, Seconds, Transcript, Window, Word
+from speech.voice import FRAME, FRAME_S, Voice, _Cutter, windows
 from tests.conftest import ROOT, SAMPLES
 
 FAST = ModelVersion("fast", "pocketsphinx", options={"fwdflat": False, "maxhmmpf": 3000, "topn": 2, "ds": 2})
@@ -72,24 +77,60 @@ def test_words_of_a_window_stand_where_the_window_stood(fast: Transcriber, tmp_p
     assert same.median_start_error_s < 0.02
 
 
-def test_windows_hold_all_speech_and_none_is_too_long(tmp_path: Path) -> None:
-    speech = np.tile(samples_of(SAMPLES / "library.mp4", tmp_path), 5)
-    cut = list(windows(speech, max_window_s=10.0))
-    assert all(window.duration_s <= 10.0 for window in cut)
-    for start, end in speech_regions(speech):
-        covered = sum(max(0.0, min(end, w.start_s + w.duration_s) - max(start, w.start_s)) for w in cut)
-        assert covered == pytest.approx(end - start, abs=0.01)
+@pytest.mark.parametrize("max_window_s", [3.0, 10.0, 30.0])
+def test_windows_hold_all_speech_and_none_is_too_long(tmp_path: Path, max_window_s: Seconds) -> None:
+    once = samples_of(SAMPLES / "library.mp4", tmp_path)
+    speech = np.concatenate([*[once] * 4, np.zeros(40 * SAMPLE_RATE, np.int16), once])
+    cut = list(windows(speech, max_window_s))
+    assert all(window.duration_s <= max_window_s for window in cut)
+    ends = [0.0, *(window.start_s + window.duration_s for window in cut)]
+    assert all(end <= window.start_s + 1e-9 for end, window in zip(ends, cut, strict=False))
+    sure = Voice().hear(speech)
+    for frame in np.flatnonzero(sure > 0.8):
+        at = (frame + 0.5) * FRAME_S
+        assert any(w.start_s <= at < w.start_s + w.duration_s for w in cut), at
+    assert sum(window.duration_s for window in cut) < len(speech) / SAMPLE_RATE - 38
 
 
-def test_endless_speech_is_cut_at_its_quietest_moment() -> None:
-    rng = np.random.default_rng(7)
-    voice = (6000 * np.sin(np.arange(40 * SAMPLE_RATE) * 0.15) * (1 + rng.random(40 * SAMPLE_RATE))).astype(
-        np.int16
-    )
-    voice[int(24.9 * SAMPLE_RATE) : int(25.1 * SAMPLE_RATE)] //= 50
-    assert len(speech_regions(voice)) == 1
-    first, second = windows(voice, max_window_s=30.0)
-    assert first.duration_s == pytest.approx(25.0, abs=0.15)
+def test_windows_do_not_depend_on_the_pieces_that_a_recording_comes_in(tmp_path: Path) -> None:
+    speech = np.tile(samples_of(SAMPLES / "library.mp4", tmp_path), 4)
+    rng = np.random.default_rng(0)
+    edges = np.sort(rng.integers(0, len(speech), 200))
+    whole, pieces = (list(windows(sound, 12.0)) for sound in (speech, np.split(speech, edges)))
+    assert [(w.start_s, w.duration_s) for w in whole] == [(w.start_s, w.duration_s) for w in pieces]
+    assert all((a.samples == b.samples).all() for a, b in zip(whole, pieces, strict=True))
+
+
+def test_what_is_held_of_endless_speech_does_not_grow() -> None:
+    """Behind a pause that two paddings share, speech that never ends."""
+    rng = np.random.default_rng(0)
+    voice = np.full(20_000, 0.9, np.float32)
+    voice[100:112] = 0.0
+    samples = rng.integers(-3000, 3000, len(voice) * FRAME).astype(np.int16)
+    cutter, cut, held = _Cutter(900), list[Window](), 0
+    for first in range(0, len(voice), 512):
+        part = voice[first : first + 512]
+        cutter.take_in(samples[first * FRAME : (first + len(part)) * FRAME], part)
+        cut += cutter.cut(at_the_end=False)
+        held = max(held, len(cutter._voice))
+    cut += cutter.cut(at_the_end=True)
+    assert held < 3 * 900
+    whole = _Cutter(900)
+    whole.take_in(samples, voice)
+    at_once = list(whole.cut(at_the_end=True))
+    assert [(w.start_s, w.duration_s) for w in cut] == [(w.start_s, w.duration_s) for w in at_once]
+    assert sum(len(window.samples) for window in cut) == len(samples)
+
+
+def test_endless_speech_is_cut_at_its_quietest_moment(tmp_path: Path) -> None:
+    once = samples_of(SAMPLES / "library.mp4", tmp_path)
+    voiced = np.flatnonzero(Voice().hear(once) > 0.9)
+    longest = max(np.split(voiced, np.flatnonzero(np.diff(voiced) > 1) + 1), key=len)
+    said = once[longest[0] * 512 : longest[-1] * 512]
+    speech = np.tile(said, -(-40 * SAMPLE_RATE // len(said)))
+    speech[int(24.9 * SAMPLE_RATE) : int(25.1 * SAMPLE_RATE)] //= 8
+    first, second = list(windows(speech, max_window_s=30.0))[:2]
+    assert first.start_s + first.duration_s == pytest.approx(25.0, abs=0.15)
     assert second.start_s == pytest.approx(first.start_s + first.duration_s)
 
 
@@ -145,3 +186,45 @@ def test_the_sides_of_stereo_are_heard_apart_when_asked(tmp_path: Path) -> None:
 def test_stereo_is_kept_and_more_channels_are_mixed(tmp_path: Path) -> None:
     assert samples_of(SAMPLES / "weather.mp4", tmp_path).shape[0] == 2
     assert samples_of(SAMPLES / "library.mp4", tmp_path).ndim == 1
+
+
+class Kept:
+    """What a run leaves to the next; counts what it is given."""
+
+    def __init__(self) -> None:
+        self.windows: dict[str, list[HeardWindow]] = defaultdict(list)
+
+    def recall(self, recording: Recording) -> list[HeardWindow]:
+        return list(self.windows[recording.id])
+
+    def keep(self, recording: Recording, heard: Sequence[HeardWindow]) -> None:
+        self.windows[recording.id] += heard
+
+
+def test_a_window_that_was_heard_is_not_heard_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "KEEP_EVERY_S", 0.0)
+    sides = [samples_of(SAMPLES / name, tmp_path) for name in ("delayed_audio.mp4", "school.mp4")]
+    call = np.stack([np.resize(side, max(map(len, sides))) for side in sides])
+    memory = Kept()
+    with Transcriber(replace(FAST, max_window_s=3.0, channels="apart")) as apart:
+        (undisturbed,) = apart.run([Recording("call", call)], memory)
+        everything = memory.windows["call"]
+        assert len(everything) > 4
+        memory.windows["call"] = everything[::2]
+        (again,) = apart.run([Recording("call", call)], memory)
+    assert again.outcome == undisturbed.outcome
+    assert sorted(memory.windows["call"], key=str) == sorted(everything, key=str)
+
+
+def test_damaged_audio_fails_its_recording_alone(fast: Transcriber, tmp_path: Path) -> None:
+    sound = mono_of(SAMPLES / "school.mp4", tmp_path)
+    good, cut, other = (write_flac(tmp_path / f"{name}.flac", sound) for name in ("good", "cut", "other"))
+    whole = cut.read_bytes()
+    cut.write_bytes(whole[: len(whole) // 2] + bytes(20_000) + whole[len(whole) // 2 + 20_000 :])
+    other.write_bytes(b"<html>" * 1000)
+    heard = {h.id: h.outcome for h in fast.run(Recording(path.stem, path) for path in (cut, good, other))}
+    assert isinstance(heard["good"], Transcript)
+    for name in ("cut", "other"):
+        outcome = heard[name]
+        assert isinstance(outcome, EngineError), name
+        assert "this audio is damaged" in str(outcome)
