@@ -63,7 +63,7 @@ COMPARE = ["compare", "pocketsphinx", "micro_whisper"]
         (["run"], {"ASR_SOURCE_URL": "s3://b/x", "AWS_ENDPOINT_URL": "nonsense"}, "the AWS_* variables"),
         (["run"], {"ASR_SOURCE_URL": "s3://b/x", "AWS_PROFILE": "nope"}, "the AWS_* variables"),
         (["run"], {"ASR_CHAMPION": "nope"}, "ASR_CHAMPION is 'nope', but there are: pocketsphinx"),
-        (["run", "--workers", "0"], {}, "Invalid value"),
+        (["run", "--workers", "-1"], {}, "Invalid value"),
         (["nope"], {}, "No such command"),
     ],
 )  # fmt: skip
