@@ -37,7 +37,7 @@ def extracted_audio(context: AssetExecutionContext, source: Source, store: Store
     with patience_with_the_source(context), MediaDecoder() as decoder:
         for video in Progress(context, "extracting audio")(probed.videos):
             former = finished.get(video.video.video_id)
-            videos.append(former or extract(source, store, decoder, video))
+            videos.append(as_known_now(former, video) if former else extract(source, store, decoder, video))
     batch = ExtractedBatch(batch=context.partition_key, videos=tuple(videos))
     store.put(layout.extracted(batch.batch), batch.model_dump_json().encode())
     hours = sum(video.audio.duration_s for video in videos if video.audio) / 3600
@@ -76,6 +76,11 @@ def extracted_before(store: Store, batch: str) -> dict[str, ExtractedVideo]:
         for video in former.videos
         if (store.head(layout.audio(video.video.video_id)) if video.audio else is_final(video))
     }
+
+
+def as_known_now(former: ExtractedVideo, probed: ProbedVideo) -> ExtractedVideo:
+    """The same sound; what stands beside the video may have come since, if this version is still there."""
+    return former.model_copy(update={"sidecar": probed.sidecar}) if probed.status is Status.OK else former
 
 
 def is_final(video: ExtractedVideo) -> bool:

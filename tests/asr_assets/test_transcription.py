@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from asr_assets.extracted_audio import as_known_now
 from asr_assets.transcription import BatchTranscription
 from resources.observations import Video
-from resources.published import ExtractedBatch, ExtractedVideo, Status
+from resources.published import ExtractedBatch, ExtractedVideo, ProbedVideo, Status
 from resources.sidecars import Sidecar
 from resources.store import Store
 from speech.media import AudioInfo
@@ -65,3 +66,12 @@ def test_words_are_heard_again_when_a_sidecar_says_something_else(
     assert len(list(work.from_before(first))) == 1
     assert len(list(work.from_before(second))) == (not again)
     assert list(work.recall(recording)) == []  # what is published needs no windows any more
+
+
+def test_a_sidecar_that_comes_late_is_known_though_the_sound_is_kept() -> None:
+    (former,) = batch(Sidecar(language="de")).videos
+    late = Sidecar(language="fr", hints=("Dagster",))
+    there = ProbedVideo(video=VIDEO, status=Status.OK, sidecar=late)
+    assert as_known_now(former, there) == former.model_copy(update={"sidecar": late})
+    gone = ProbedVideo(video=VIDEO, status=Status.FAILED)  # another version stands there now
+    assert as_known_now(former, gone) == former
