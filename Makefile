@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help install demo dev dev-s3 test lint check-types unit test-long bench-ingestion bench-engine bench-gpu bench-workers judge screenshots lock clean
+.PHONY: help install demo dev dev-s3 test lint check-types unit test-long bench-ingestion bench-engine bench-comparison bench-gpu bench-workers judge screenshots lock clean
 
 help:  ## What can be made
 	@grep -E '^[a-z0-9-]+:.*##' Makefile | sed -E 's/:.*##/\t/'
@@ -33,13 +33,16 @@ unit: .venv/installed-dev
 	$(BIN)/pytest -n 2 --dist loadgroup -m "not long"
 
 test-long: .venv/installed-dev  ## What takes minutes: real daemons, from a video or an event to its words
-	$(BIN)/pytest -n 2 -m long tests/asr_assets
+	$(BIN)/pytest -n 2 --dist loadgroup -m long tests/asr_assets
 
 bench-ingestion: .venv/installed-dev  ## A hundred thousand changing objects, ten million listed ones, a kill at every step
 	$(BIN)/python -m benchmarks.ingestion
 
 bench-engine: .venv/installed-dev  ## Against the transformers pipeline and faster-whisper; times, invariance, long files
 	$(BIN)/python -m benchmarks.engine
+
+bench-comparison: .venv/installed-dev  ## Intervals that hold the truth, no false alarms; both models on the samples' twins
+	$(BIN)/python -m benchmarks.comparison
 
 bench-gpu: .venv/installed-dev  ## large-v3-turbo's shape on a GPU, end to end; needs one with CUDA
 	$(BIN)/python -m benchmarks.gpu

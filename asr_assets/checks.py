@@ -4,11 +4,12 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import duckdb
 import pyarrow as pa
-from dagster import AssetCheckResult, AssetCheckSpec, AssetKey
+from dagster import AssetCheckResult, AssetCheckSeverity, AssetCheckSpec, AssetKey
 
 from resources.published import ExtractedBatch, PublishedTranscripts
 from resources.warehouse import LoadReport
 
+WARN, ERROR = AssetCheckSeverity.WARN, AssetCheckSeverity.ERROR
 TRANSCRIPT_CHECKS = {
     "times_monotonic": "No word of a channel starts before the word before it, or ends before it starts.",
     "inside_the_video": "No word starts before its video does or ends after it.",
@@ -19,6 +20,7 @@ TRANSCRIPT_CHECKS = {
 LOAD_CHECKS = {
     "words_match_transcripts": "The warehouse holds as many words as its transcripts say they have.",
     "videos_known": "Every transcript belongs to a video of the ingest log.",
+    "champion_as_crowned": "The champion's words come from the definition that became champion.",
 }
 
 # A millisecond of slack: times are rounded to it, and so is a video's length.
@@ -74,9 +76,15 @@ def check_load(report: LoadReport, asset: AssetKey) -> Iterator[AssetCheckResult
     for name, offending in {
         "words_match_transcripts": abs(report.words - report.words_promised),
         "videos_known": report.videos_unknown,
+        "champion_as_crowned": report.champion_changed,
     }.items():
         yield AssetCheckResult(
-            asset_key=asset, check_name=name, passed=offending == 0, metadata={"offending": offending}
+            asset_key=asset,
+            check_name=name,
+            passed=offending == 0,
+            # What was decided by evidence has changed without: nothing is lost, and somebody has to know.
+            severity=WARN if name == "champion_as_crowned" else ERROR,
+            metadata={"offending": offending},
         )
 
 

@@ -9,6 +9,7 @@ from typing import Annotated
 import duckdb
 import typer
 
+from asr_assets import cli_models
 from asr_assets.console import (
     READERS_CACHE,
     TableFormat,
@@ -21,6 +22,7 @@ from asr_assets.console import (
     write_rows,
 )
 from asr_assets.drawing import Bars, printable, quiet, table
+from asr_assets.processing import process_everything, summarize
 from resources import snapshot
 from resources.models import SpeechModels
 from resources.search import search as find
@@ -35,6 +37,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(cli_models.app)
 Workers = Annotated[
     int, typer.Option(min=0, help="Processes that transcribe; 0: one for each GPU, or for each core")
 ]
@@ -160,27 +163,6 @@ def sql(
             raise snapshot.refused(error) from error
 
 
-@app.command()
-def compare(
-    models: Annotated[
-        list[str], typer.Argument(help="Model versions, two or more", metavar="MODEL MODEL...")
-    ],
-    references: Annotated[
-        Path, typer.Option(help="What is truly said: JSON as in samples/references.json")
-    ] = HOME / "samples" / "references.json",
-) -> None:
-    """Compare model versions with what is truly said: word error rate, and when words start."""
-    from asr_assets import comparison
-
-    settings = Settings.from_env()
-    versions = SpeechModels.of(settings)
-    names = [versions.get(model).name for model in dict.fromkeys(models)]
-    if len(names) < 2:
-        raise AsrError("name two or more different model versions; asr models lists them")
-    with reading(settings) as connection:
-        out.print(comparison.compare(connection, names, comparison.read_references(references)))
-
-
 @app.command(name="verify")
 def verify_() -> None:
     """Compare source, ingest log and transcripts; exit code 1 when anything is missing or doubled."""
@@ -222,10 +204,12 @@ def erase(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask")] = False,
 ) -> None:
     """Remove every trace of videos: words, audio, keys, in all versions. The source is left as it is."""
+    from asr_assets.degrading import twins_of
     from asr_assets.running import Runner
 
     quiet()
     settings = Settings.from_env()
+    keys = [*keys, *twins_of(settings, keys)]
     if not yes:
         names = ", ".join(map(printable, keys))
         typer.confirm(
@@ -236,20 +220,6 @@ def erase(
     for copy in READERS_CACHE.glob("*.duckdb"):
         copy.unlink()
     err.print(f"{erased} videos are erased, and will not be taken in again")
-
-
-@app.command()
-def models() -> None:
-    """List the model versions of models.toml."""
-    shown = table("model", "engine", "state", "fingerprint", "description")
-    versions = SpeechModels.of(Settings.from_env())
-    states = versions.states
-    for model in versions.all.values():
-        state = states[model.name]
-        # Of one that is not wanted here the package, and with it its version, may be missing.
-        fingerprint = "-" if state == "disabled" else model.fingerprint[:12]
-        shown.add_row(model.name, model.engine, state, fingerprint, model.description)
-    out.print(shown)
 
 
 @app.command()
@@ -271,65 +241,6 @@ def dev(port: Annotated[int, typer.Option(help="Port of the UI, on this machine 
     dagster = str(Path(sys.executable).with_name("dagster"))
     workspace = str(HOME / "workspace.yaml")
     os.execv(dagster, [dagster, "dev", "-w", workspace, "-h", "127.0.0.1", "-p", str(port)])
-
-
-def process_everything(settings: Settings, workers: int, again: bool = False) -> None:
-    """The work of asr run, or of asr retry. Raises AsrError when all was tried and a batch failed."""
-    from asr_assets.running import Runner
-    from speech.workers import cores, visible_gpus
-
-    quiet()
-    failures: list[AsrError] = []
-    with saying_when_interrupted(), Bars(err) as bars:
-        with bars.busy("starting Dagster"):
-            runner = Runner(settings, workers or len(visible_gpus()) or cores())
-        with bars.busy(f"listing {settings.source_url}"):
-            known = runner.ingest()
-            ask = runner.to_try_again if again else runner.missing
-            batches = [batch for batch in (runner.failed() if again else known) if ask(batch)]
-        for batch in bars.each(batches, "batches"):
-            try:
-                # Asked again: a daemon may have done it meanwhile.
-                if missing := ask(batch):
-                    runner.process(batch, missing)
-            except AsrError as error:
-                failures.append(error)
-        with bars.busy("loading words"):
-            runner.load()
-    for failure in failures[1:]:
-        complain(failure)
-    if failures:
-        raise failures[0]
-
-
-def summarize(settings: Settings) -> None:
-    """How the current videos ended under the champion."""
-    with reading(settings) as connection:
-        rows = connection.execute(
-            """
-            SELECT coalesce(reason, status), count(*), sum(words)::BIGINT, bool_or(status = 'failed')
-            FROM transcripts
-            SEMI JOIN videos_current USING (video_id)
-            SEMI JOIN champion_current USING (model_version)
-            GROUP BY ALL ORDER BY ALL
-            """
-        ).fetchall()
-        champion = snapshot.champion(connection)
-        known = connection.execute("FROM videos LIMIT 1").fetchone()
-    shown = table("outcome", "videos", "words")
-    for outcome, videos, words, _ in rows:
-        shown.add_row(outcome, str(videos), str(words))
-    if rows:
-        err.print(shown)
-    if not known:
-        err.print(f"No video was ever found in {settings.source_url}.")
-    if any(failed for *_, failed in rows):
-        err.print("Why they failed: asr failures")
-    first = SpeechModels.of(settings).first_champion
-    if not champion:
-        err.print(f"There are no current words: {first} is champion once it has published some.")
-    elif champion != first:
-        err.print(f"These are {champion}'s words: naming {first} champion counts for an empty store only.")
 
 
 def main() -> None:

@@ -38,6 +38,9 @@ _MEANING = {
     "duration_s": "seconds",
     "decode_errors": "packets that gave no audio",
     "clock_jumps": "places where timestamps made no sense and were bridged",
+    "kbit_per_s": "thousands of bits for each second of the encoded sound",
+    "noise_db": "how loud it is between words, in decibels below the loudest possible",
+    "speech_db": "how loud words are, in decibels below the loudest possible",
 }
 
 

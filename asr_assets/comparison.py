@@ -1,98 +1,101 @@
-"""Model versions against references: what ``asr compare`` and the demo print."""
+"""What ``asr compare`` prints: two model versions side by side, in total and by condition."""
 
-from dataclasses import dataclass
-from pathlib import Path
+from typing import Any, NamedTuple
 
 import duckdb
-from pydantic import TypeAdapter, ValidationError
 from rich.table import Table
 
 from asr_assets.drawing import printable, table
-from speech.errors import AsrError, what_is_wrong
-from speech.scoring import Score, TimedWord, score
+from resources.comparisons import Pair
+from speech.errors import NothingInCommon
 
 
-@dataclass(frozen=True, slots=True)
-class Reference:
-    """What is truly said in a video; ``vocabulary`` says who can know its words."""
+class Measure(NamedTuple):
+    """A line of the table: a column of ``comparison`` less its ``_a``, and how its values are written."""
 
-    words: tuple[TimedWord, ...]
-    vocabulary: str = "open"
+    name: str
+    column: str
+    written: str
+    times: float = 1.0
 
-
-_REFERENCES = TypeAdapter(dict[str, Reference])
-
-
-def read_references(path: Path) -> dict[str, Reference]:
-    """References by video key, from a file such as ``samples/references.json``; silent ones left out."""
-    try:
-        known = _REFERENCES.validate_json(path.read_bytes())
-    except OSError as error:
-        raise AsrError(f"{path}: cannot be read: {error.strerror}") from error
-    except ValidationError as error:
-        raise AsrError(
-            f'{path}: is not {{"video key": {{"words": [{{"word": "a", "start_s": 0.1}}, ...]}}, ...}}: '
-            f"{what_is_wrong(error)}"
-        ) from error
-    return {key: reference for key, reference in known.items() if reference.words}
+    def of(self, row: dict[str, Any], side: str) -> str:
+        """A model version's value."""
+        value = row[f"{self.column}_{side}"]
+        return "-" if value is None else self.written.format(self.times * value)
 
 
-def score_videos(
-    connection: duckdb.DuckDBPyConnection, model: str, references: dict[str, Reference]
-) -> dict[str, Score]:
-    """A model version's score on each current video that has a reference; a failed one has no words."""
-    done = connection.execute(
-        """
-        SELECT video_key FROM transcripts JOIN videos_current USING (video_id)
-        WHERE model_version = ? ORDER BY video_key
-        """,
-        [model],
-    ).fetchall()
-    scores = {}
-    for (key,) in done:
-        if key in references:
-            heard = connection.execute(
-                """
-                SELECT word, start_s FROM words JOIN videos_current USING (video_id)
-                WHERE video_key = ? AND model_version = ? ORDER BY word_index
-                """,
-                [key, model],
-            ).fetchall()
-            scores[key] = score(references[key].words, [TimedWord(*row) for row in heard])
-    return scores
+MEASURES = (
+    Measure("WER", "wer", "{:.2f} %", 100),
+    Measure("CER", "cer", "{:.2f} %", 100),
+    Measure("substitutions", "substitutions", "{:.0f}"),
+    Measure("deletions", "deletions", "{:.0f}"),
+    Measure("insertions", "insertions", "{:.0f}"),
+    Measure("words heard", "words", "{:.0f}"),
+    Measure("start error, median", "start_error", "{:.0f} ms"),
+    Measure("calibration error", "calibration_error", "{:.3f}"),
+    Measure("cross entropy, normalised", "cross_entropy", "{:.3f}"),
+    Measure("RTFx: audio for as much work", "rtfx", "{:.1f}"),
+    Measure("peak memory", "peak", "{:.0f} MB"),
+    Measure("cost of an hour of audio", "cost", "{:.4f}"),
+)
 
 
-def compare(
-    connection: duckdb.DuckDBPyConnection, models: list[str], references: dict[str, Reference]
-) -> Table:
-    """Word error rate and median start error (of words heard right), by video and in total.
+def rows_of(connection: duckdb.DuckDBPyConnection, pair: Pair) -> list[dict[str, Any]]:
+    """The rows of the table ``comparison``, the total first.
 
-    Raises :class:`~speech.errors.AsrError` where they have no video in common to be compared on.
+    Raises :class:`~speech.errors.NothingInCommon` where there is no current video that both have heard.
     """
-    scores = {model: score_videos(connection, model, references) for model in models}
-    common = set.intersection(*(set(by_video) for by_video in scores.values()))
-    if not common:
-        found = ", ".join(f"{model} {len(by_video)}" for model, by_video in scores.items())
-        raise AsrError(
-            "no current video has a reference and words of each of these models "
-            f"(videos with both: {found}); --references names a file of your own, asr models and "
-            "asr sql 'from transcripts' say what there is"
+    found = connection.execute(
+        "FROM comparison WHERE model_a = ? AND model_b = ? ORDER BY condition <> 'all', condition, value",
+        list(pair),
+    )
+    names = [column[0] for column in found.description or ()]
+    rows = [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+    if not rows or rows[0]["condition"] != "all":  # none but twins
+        raise NothingInCommon(
+            f"no current video was heard by both {pair.a} and {pair.b} as they are now defined; asr run has "
+            "each hear what it lacks, asr models lists the definitions"
         )
-    shown = table("video", "vocabulary", "words", "model", "WER", "start error")
-    groups = [({key}, printable(key), references[key].vocabulary) for key in sorted(common)]
-    for vocabulary in sorted({references[key].vocabulary for key in common}):
-        those = {key for key in common if references[key].vocabulary == vocabulary}
-        groups.append((those, "all of them", vocabulary))
-    for keys, name, vocabulary in groups:
-        words = sum(len(references[key].words) for key in keys)
-        about = [name, vocabulary, str(words)]
-        for model in models:
-            total = sum((scores[model][key] for key in sorted(keys)), Score())
-            shown.add_row(*about, model, f"{total.wer:.1%}", milliseconds(total.median_start_error_s))
-            about = ["", "", ""]
+    return rows
+
+
+def totals(row: dict[str, Any], pair: Pair) -> Table:
+    """All measures side by side."""
+    known = (
+        f"{row['referenced']} of {row['videos']} videos have a reference: {row['reference_words'] or 0} words"
+    )
+    shown = table("", *pair, title=known)
+    row = row | {f"start_error_{side}": row[f"start_error_{side}_ms"] for side in "ab"}
+    row |= {f"peak_{side}": row[f"peak_gpu_mb_{side}"] or row[f"peak_mb_{side}"] for side in "ab"}
+    for measure in MEASURES:
+        shown.add_row(measure.name, measure.of(row, "a"), measure.of(row, "b"))
     return shown
 
 
-def milliseconds(seconds: float | None) -> str:
-    """A median that may not exist."""
-    return "-" if seconds is None else f"{seconds * 1000:.0f} ms"
+def by_condition(rows: list[dict[str, Any]], pair: Pair) -> Table:
+    """Word error rates, their difference and its interval; disagreement where nothing is known."""
+    titles = ("condition", "value", "videos", "words", *(f"WER {model}" for model in pair))
+    shown = table(*titles, "difference in points", "interval", "p", "disagreement", title="By condition")
+    for row in rows:
+        low, high = row["wer_difference_low"], row["wer_difference_high"]
+        shown.add_row(
+            printable(row["condition"]),
+            printable(row["value"]),
+            str(row["videos"]),
+            str(row["reference_words"] or "-"),
+            _percent(row["wer_a"]),
+            _percent(row["wer_b"]),
+            _points(row["wer_difference"]),
+            "-" if low is None else f"{_points(low)} to {_points(high)}",
+            "-" if row["p_value"] is None else f"{row['p_value']:.3g}",
+            _percent(row["disagreement"]),
+        )
+    return shown
+
+
+def _percent(rate: float | None) -> str:
+    return "-" if rate is None else f"{100 * rate:.1f} %"
+
+
+def _points(difference: float | None) -> str:
+    return "-" if difference is None else f"{100 * difference:+.2f}"

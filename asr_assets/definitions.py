@@ -4,6 +4,7 @@ from dagster import Definitions, define_asset_job, in_process_executor
 
 from asr_assets.extracted_audio import extracted_audio
 from asr_assets.launchers import hold_with_parent
+from asr_assets.model_comparison import MODEL_COMPARISON, model_comparison
 from asr_assets.raw_videos import raw_videos
 from asr_assets.reconciliation import reconcile_hourly, reconciliation_asset
 from asr_assets.transcripts import transcripts_asset, transcripts_key
@@ -14,10 +15,10 @@ from resources.settings import Settings, local_path
 from resources.source import Source
 from resources.store import Store
 from resources.warehouse import Warehouse
-from sensors.batches import LOAD_WORDS, PROCESS_BATCH, RECONCILE, BatchLimits
+from sensors.batches import COMPARE_MODELS, LOAD_WORDS, PROCESS_BATCH, RECONCILE, BatchLimits, Steps
 from sensors.events import event_sensor
+from sensors.following import Following, following_sensor
 from sensors.listing import listing_sensor
-from sensors.loading import loading_sensor
 from sensors.offering import offering_sensor
 from sensors.retrying import retry_sensor
 from speech.errors import AsrError
@@ -39,7 +40,8 @@ def build(settings: Settings) -> Definitions:
     queues = [EventQueue(url=settings.queue_url)] if settings.queue_url else []
     transcripts = [transcripts_asset(model) for model in models.enabled]
     transcripts_keys = [transcripts_key(name) for name in enabled]
-    reconciliation = reconciliation_asset(limits, transcripts_keys)
+    steps = Steps([raw_videos.key, extracted_audio.key], dict(zip(enabled, transcripts_keys, strict=True)))
+    reconciliation = reconciliation_asset(limits, steps)
     reconcile = define_asset_job(
         RECONCILE,
         selection=[reconciliation],
@@ -52,7 +54,8 @@ def build(settings: Settings) -> Definitions:
             raw_videos,
             extracted_audio,
             *transcripts,
-            word_timings_asset(enabled, models.first_champion),
+            word_timings_asset(enabled, models.get(models.first_champion)),
+            model_comparison,
         ],
         jobs=[
             define_asset_job(
@@ -65,18 +68,34 @@ def build(settings: Settings) -> Definitions:
                 selection=[WORD_TIMINGS],
                 description="Load what is published into DuckDB and publish a copy for readers.",
             ),
+            define_asset_job(
+                COMPARE_MODELS,
+                selection=[MODEL_COMPARISON],
+                description="Set the champion against each other model version, where there is news.",
+            ),
             reconcile,
         ],
         schedules=[reconcile_hourly],
         sensors=[
             listing_sensor(limits, interval_s=15),
             *(event_sensor(queue, limits, interval_s=15) for queue in queues),
-            offering_sensor(interval_s=10),
-            retry_sensor(),
-            loading_sensor(
-                [extracted_audio.key, *transcripts_keys],
-                WORD_TIMINGS,
-                interval_s=20 if local_path(settings.source_url) else 60,
+            offering_sensor(steps, interval_s=10),
+            retry_sensor(steps),
+            following_sensor(
+                "published_words",
+                Following(
+                    WORD_TIMINGS,
+                    LOAD_WORDS,
+                    after=[extracted_audio.key, *transcripts_keys],
+                    interval_s=20 if local_path(settings.source_url) else 60,
+                    log=True,
+                ),
+                "Asks for a load when transcripts were published that the warehouse does not have.",
+            ),
+            following_sensor(
+                "loaded_words",
+                Following(MODEL_COMPARISON, COMPARE_MODELS, after=[WORD_TIMINGS], interval_s=600),
+                "Asks for a comparison when words were loaded, every ten minutes at most.",
             ),
         ],
         resources={

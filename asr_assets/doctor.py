@@ -127,7 +127,8 @@ def _warehouse(path: Path) -> str:
 
 def _models(settings: Settings) -> Iterator[Finding]:
     try:
-        enabled = SpeechModels.of(settings).enabled
+        versions = SpeechModels.of(settings)
+        enabled, _ = versions.enabled, versions.policy
     except AsrError as error:
         yield Finding("models", str(settings.models), str(error))
         return

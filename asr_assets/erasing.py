@@ -111,6 +111,15 @@ def remove(store: Store, traces: Traces) -> None:
     store.delete(layout.LISTING)
 
 
+def remove_comparisons(store: Store, traces: Traces) -> None:
+    """Remove how model versions differ in these batches, and what was summed up; nobody may be comparing."""
+    for key in [found.key for found in store.list(layout.COMPARISONS)]:
+        if traces.named_in(key):
+            store.delete(key)
+    store.delete_below(layout.SUMMARIES)  # by what sidecars say
+    store.delete_below(layout.REPORTS)  # with what was said
+
+
 def _without(entry: IngestEntry, ids: frozenset[str]) -> IngestEntry:
     kept = {
         name: tuple(video for video in getattr(entry, name) if video.video_id not in ids)

@@ -34,7 +34,9 @@ def export(
         SELECT video_id, video_key, t.model_version, t.language, t.duration_s
         FROM transcripts AS t JOIN videos_current USING (video_id)
         WHERE t.status = 'ok' AND contains(video_key, coalesce($phrase, ''))
-          AND t.model_version = coalesce($model, (SELECT model_version FROM champion_current))
+          AND CASE WHEN $model IS NULL
+              THEN (video_id, t.model_version) IN (SELECT video_id, model_version FROM transcripts_current)
+              ELSE t.model_version = $model END
         ORDER BY video_key, source
         """,
         {"phrase": phrase, "model": model},
@@ -48,7 +50,7 @@ def export(
         folder.mkdir(parents=True, exist_ok=True)
         for video_id, key, version, language, duration_s in found:
             transcript = read_transcript(connection, video_id, version, language, duration_s)
-            path = folder / f"{_file_name(key)}-{video_id[:16]}{form.suffix}"
+            path = folder / f"{file_name(key)}-{video_id[:16]}{form.suffix}"
             path.write_bytes(form.write(transcript, key))
             yield Exported(key, path, len(transcript.words))
     except OSError as error:
@@ -72,10 +74,10 @@ def read_transcript(
     return Transcript(language, duration_s, tuple(segments))
 
 
-def _file_name(key: str) -> str:
+def file_name(key: str) -> str:
     """Something readable: a key may hold anything, and is no name for a file.
 
-    >>> _file_name("calls/../2026 é/Anna's call.mp4")
+    >>> file_name("calls/../2026 é/Anna's call.mp4")
     'Anna-s-call'
     """
     last = key.rpartition("/")[2]

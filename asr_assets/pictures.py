@@ -85,7 +85,7 @@ def words_over_sound(rows: Sequence[DrawnVideo]) -> MarkdownMetadataValue:
     bar.set_label("probability", color=GREY)
     bar.ax.set_ylim(0, 1)
     bar.ax.tick_params(colors=GREY)
-    return _inline(figure, "words over sound")
+    return inline(figure, "words over sound")
 
 
 def growth(buckets: Sequence[tuple[datetime, float, int]]) -> MarkdownMetadataValue:
@@ -106,7 +106,7 @@ def growth(buckets: Sequence[tuple[datetime, float, int]]) -> MarkdownMetadataVa
         axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
         axes.xaxis.get_offset_text().set_color(GREY)
         axes.set_title(title, loc="left", color=GREY, fontsize=10)
-    return _inline(figure, "hours and words over time")
+    return inline(figure, "hours and words over time")
 
 
 def batch_table(videos: Sequence[FinishedVideo]) -> TableMetadataValue:
@@ -158,7 +158,7 @@ def _plain(axes: "Axes") -> None:
         spine.set_color(GREY)
 
 
-def _inline(figure: Any, what: str) -> MarkdownMetadataValue:
+def inline(figure: Any, what: str) -> MarkdownMetadataValue:
     """As a picture inside the text, so that nothing has to be served beside the event log."""
     file = io.BytesIO()
     figure.savefig(file, format="png", transparent=True)

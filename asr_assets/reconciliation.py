@@ -1,11 +1,9 @@
 """reconciliation: the source and the ingest log compared, whatever listings and events have missed."""
 
-from collections.abc import Sequence
 from dataclasses import asdict
 
 from dagster import (
     AssetExecutionContext,
-    AssetKey,
     AssetsDefinition,
     DefaultScheduleStatus,
     MaterializeResult,
@@ -18,16 +16,18 @@ from dagster import (
 
 from asr_assets.raw_videos import patience_with_the_source
 from resources.ingest_log import shared_log
+from resources.models import SpeechModels
 from resources.retries import all_pending
+from resources.routing import Routing
 from resources.source import Source
 from resources.store import Store
-from sensors.batches import RECONCILE, BatchLimits, at_work
+from sensors.batches import RECONCILE, BatchLimits, Steps, at_work
 from sensors.reconciling import reconcile
 from sensors.retiring import retire
 
 
-def reconciliation_asset(limits: BatchLimits, published: Sequence[AssetKey]) -> AssetsDefinition:
-    """The asset, with the limits of this deployment and the transcripts that settle a batch."""
+def reconciliation_asset(limits: BatchLimits, steps: Steps) -> AssetsDefinition:
+    """The asset, with the limits of this deployment and the steps that settle a batch."""
 
     @asset(
         group_name="ingestion",
@@ -38,7 +38,9 @@ def reconciliation_asset(limits: BatchLimits, published: Sequence[AssetKey]) -> 
             "batches leave the list of partitions."
         ),
     )
-    def reconciliation(context: AssetExecutionContext, source: Source, store: Store) -> MaterializeResult:
+    def reconciliation(
+        context: AssetExecutionContext, source: Source, store: Store, speech_models: SpeechModels
+    ) -> MaterializeResult:
         """Compare, record the difference, and say how large it was."""
         log = shared_log(store.url)
         with patience_with_the_source(context):
@@ -47,7 +49,9 @@ def reconciliation_asset(limits: BatchLimits, published: Sequence[AssetKey]) -> 
         counts = asdict(found) | {
             "batches": len(found.batches),
             "checkpoints_written": log.write_checkpoints(),
-            "partitions_retired": retire(context.instance, published, unsettled),
+            "partitions_retired": retire(
+                context.instance, steps, Routing.of(speech_models, store), unsettled
+            ),
         }
         return MaterializeResult(metadata=counts)
 

@@ -1,26 +1,42 @@
 """Run the platform's jobs from the command line: the same jobs, in this process, without a daemon."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from dagster import AssetKey, RunConfig
+from dagster import AssetCheckSeverity, AssetKey, RunConfig
 from dagster_shared.error import SerializableErrorInfo
 
+from asr_assets.console import reading
 from asr_assets.definitions import defs
-from asr_assets.erasing import Traces, begin, remove
+from asr_assets.erasing import Traces, begin, remove, remove_comparisons
 from asr_assets.extracted_audio import extracted_audio
 from asr_assets.launchers import TAG, Launcher, become
+from asr_assets.model_comparison import MODEL_COMPARISON, champion_and_others
+from asr_assets.promoting import Evidence, who
 from asr_assets.raw_videos import raw_videos
 from asr_assets.transcripts import transcripts_key
-from resources import layout, snapshot
+from resources import champions, layout, snapshot
+from resources.champions import Champion
+from resources.comparisons import Pair
 from resources.ingest_log import IngestLog
 from resources.published import read_head
 from resources.retries import all_pending
+from resources.routing import Routing
 from resources.settings import HOME, Settings
-from sensors.batches import BATCHES, LOAD_WORDS, PROCESS_BATCH, BatchLimits, at_work
+from sensors.batches import (
+    BATCHES,
+    COMPARE_MODELS,
+    LOAD_WORDS,
+    PROCESS_BATCH,
+    BatchLimits,
+    at_work,
+    is_materializing,
+)
 from sensors.reconciling import reconcile
 from speech.errors import AsrError
+from speech.models import ModelVersion
 
 INSTANCE_CONFIG = HOME / "deploy" / "local" / "dagster.yaml"
 
@@ -55,6 +71,11 @@ class Runner:
         self.source, self.store = resources["source"], resources["store"]
         self.models = resources["speech_models"]
 
+    @cached_property
+    def routing(self) -> Routing:
+        """Who hears what, as it was when this was first asked."""
+        return Routing.of(self.models, self.store)
+
     def ingest(self) -> list[str]:
         """Record what is new and what is gone, nothing being too young or too few; all batches there are."""
         log = IngestLog(self.store)
@@ -63,10 +84,11 @@ class Runner:
 
     def missing(self, batch: str) -> list[AssetKey]:
         """What has to be materialized before each enabled model, as now defined, has published the batch."""
-        transcripts = []
+        transcripts, routing = [], self.routing
         for model in self.models.enabled:
             head = read_head(self.store, layout.transcripts(model.name, batch))
-            if head is None or head.fingerprint != model.fingerprint:
+            now = model.fingerprint, routing.state(model.name, batch)
+            if (head.fingerprint, head.routing) != now if head else routing.takes(model.name, batch):
                 transcripts.append(transcripts_key(model.name))
         if not transcripts or self.store.head(layout.extracted(batch)):
             return transcripts  # the audio is there, so the source need not be
@@ -93,18 +115,21 @@ class Runner:
         self._nobody_at(traces)
         remove(self.store, traces)
         self._nobody_at(traces)  # nor anybody who began meanwhile, with what was there before
+        remove_comparisons(self.store, traces)  # who begins now compares what is left
         self.load()
         snapshot.delete_former(self.store)
         log.erase(traces.video_ids, traces.entries, done=True)
         return len(traces.video_ids)
 
     def _nobody_at(self, traces: Traces) -> None:
-        for batch in traces.batches:
-            if at_work(self.instance, batch=batch):
-                raise AsrError(
-                    f"batch {batch} is being worked on: the erasure has begun, and the same command ends it "
-                    "once that run has ended"
-                )
+        busy = [f"batch {batch} is" for batch in traces.batches if at_work(self.instance, batch=batch)]
+        if is_materializing(self.instance, MODEL_COMPARISON):  # of whichever batches
+            busy.append("the comparison of model versions is")
+        if busy:
+            raise AsrError(
+                f"{busy[0]} being worked on: the erasure has begun, and the same command ends it once that "
+                "run has ended"
+            )
 
     def process(self, batch: str, assets: list[AssetKey]) -> None:
         """One run of process_batch. Raises :class:`~speech.errors.AsrError` when a step or check fails."""
@@ -117,12 +142,46 @@ class Runner:
         """One run of load_words."""
         self._execute(LOAD_WORDS, None, None, {})
 
+    def compare(self, *pairs: Pair) -> None:
+        """One run of compare_models: these pairs, or the champion and each of the others there are."""
+        if not (pairs or champion_and_others(self.routing)):
+            return
+        config = {"model_comparison": {"config": {"pairs": [list(pair) for pair in pairs]}}}
+        self._execute(COMPARE_MODELS, None, None, {}, config)
+
+    def promote(self, model: ModelVersion, over: Champion, evidence: Evidence) -> None:
+        """Make a model version champion, and its words the current ones."""
+        champions.promote(self.store, model.name, over, who(), model.fingerprint, evidence.as_json())
+        self.load()
+
+    def roll_back(self) -> Champion:
+        """Make the former champion champion again. Raises AsrError when there was none.
+
+        Where the last change was cut off before it reached the warehouse, that is all it brings about.
+        """
+        if not (champion := self.crowned_and_not_loaded()):
+            champion = champions.roll_back(self.store, who(), {model.name for model in self.models.enabled})
+        self.load()
+        return champion
+
+    def crowned_and_not_loaded(self) -> Champion | None:
+        """The champion, if readers do not know yet who it is."""
+        champion = champions.reigning(self.store)
+        with reading(self.settings) as connection:
+            (newest,) = connection.execute("SELECT max(number) FROM champions").fetchone() or (None,)
+        return champion if champion and champion.number != newest else None
+
     def _execute(
-        self, job: str, partition: str | None, assets: list[AssetKey] | None, resources: dict[str, Any]
+        self,
+        job: str,
+        partition: str | None,
+        assets: list[AssetKey] | None,
+        resources: dict[str, Any],
+        ops: dict[str, Any] | None = None,
     ) -> None:
         quiet = {"console": {"config": {"log_level": "CRITICAL"}}}
         result = defs.resolve_job_def(job).execute_in_process(
-            run_config=RunConfig(loggers=quiet, resources=resources),
+            run_config=RunConfig(loggers=quiet, resources=resources, ops=ops),
             instance=self.instance,
             partition_key=partition,
             asset_selection=assets,
@@ -136,7 +195,7 @@ class Runner:
         problems += [
             f"check {check.check_name} of {check.asset_key.to_user_string()} failed"
             for check in result.get_asset_check_evaluations()
-            if not check.passed
+            if not check.passed and check.severity is AssetCheckSeverity.ERROR
         ]
         if problems or not result.success:
             where = f"batch {partition}: " if partition else ""

@@ -24,6 +24,7 @@ from resources.published import (
     word_rows,
 )
 from resources.retries import remember
+from resources.routing import Routing
 from resources.store import Store
 from speech.engines import ENGINES
 from speech.errors import EngineError, Reason
@@ -45,6 +46,7 @@ class BatchTranscription:
     fingerprint: str
     batch: str
     run_id: str
+    routing: Routing
 
     @property
     def key(self) -> str:
@@ -63,6 +65,15 @@ class BatchTranscription:
                 )
                 yield FinishedVideo(outcome=outcome)
 
+    def left(self, extracted: ExtractedBatch) -> Iterator[FinishedVideo]:
+        """Videos that are another model version's to hear."""
+        for video in extracted.videos:
+            if video.audio and not self.routing.hears(self.model.name, self.batch, video):
+                outcome = Outcome(
+                    video_id=video.video.video_id, status=Status.LEFT, reason=Reason.ANOTHER_MODEL
+                )
+                yield FinishedVideo(outcome=outcome)
+
     def from_before(self, extracted: ExtractedBatch) -> Iterator[FinishedVideo]:
         """Videos that this very definition of the model has transcribed, knowing what is known now of them:
         published, or in a killed run.
@@ -71,7 +82,7 @@ class BatchTranscription:
         published = PublishedTranscripts.read(self.store, self.key)
         if published and published.head.fingerprint == self.fingerprint:
             for outcome in published.head.outcomes:
-                if outcome.status is not Status.FAILED and outcome.told == told.get(outcome.video_id):
+                if outcome.status in (Status.OK, Status.EMPTY) and outcome.told == told.get(outcome.video_id):
                     yield FinishedVideo(outcome=outcome, rows=published.rows_of(outcome.video_id))
         folder = layout.unfinished_videos(self.model.name, self.batch, self.fingerprint)
         for leftover in self.store.list(folder):
@@ -110,8 +121,17 @@ class BatchTranscription:
         name = f"{recording.id}-{_told(recording)}"
         return layout.unfinished_windows(self.model.name, self.batch, self.fingerprint, name)
 
-    def publish(self, videos: Sequence[FinishedVideo]) -> PublishedTranscripts:
-        """Record the attempts, then publish the batch with one PUT; ``videos`` in the batch's order."""
+    def publish(self, extracted: ExtractedBatch, finished: Sequence[FinishedVideo]) -> PublishedTranscripts:
+        """Record the attempts, then publish the batch with one PUT; ``finished`` in the batch's order."""
+        rules = self._rules(extracted)
+        videos = [
+            video.model_copy(
+                update={
+                    "outcome": video.outcome.model_copy(update={"rule": rules.get(video.outcome.video_id)})
+                }
+            )
+            for video in finished
+        ]
         attempts = tuple(video.attempt for video in videos if video.attempt)
         if attempts:
             record = AttemptsBatch(model=self.model.name, batch=self.batch, attempts=attempts)
@@ -122,6 +142,7 @@ class BatchTranscription:
             fingerprint=self.fingerprint,
             batch=self.batch,
             outcomes=tuple(video.outcome for video in videos),
+            routing=self.routing.state(self.model.name, self.batch),
         )
         # Before publishing: killed in between, a batch that need not be tried again is.
         remember(self.store, head, datetime.now(UTC))
@@ -129,6 +150,14 @@ class BatchTranscription:
         self.store.put(self.key, published.encode())
         self.store.delete_below(layout.unfinished(self.model.name, self.batch))
         return published
+
+    def _rules(self, extracted: ExtractedBatch) -> dict[str, str | None]:
+        """Which rule sends a video to this model version, by its id."""
+        return {
+            video.video.video_id: rule.name
+            for video in extracted.videos
+            if (rule := self.routing.rule(video)) and rule.model == self.model.name
+        }
 
     def drawn(self, videos: Sequence[FinishedVideo]) -> list[DrawnVideo]:
         """The few of the videos whose words are the least sure: worth a look."""
@@ -164,6 +193,7 @@ class BatchTranscription:
             seconds=heard.seconds,
             outcome=outcome.reason or outcome.status,
             message=message,
+            **(heard.usage._asdict() if heard.usage else {}),
         )
         return FinishedVideo(outcome=outcome, rows=rows, attempt=attempt)
 

@@ -21,6 +21,7 @@ from asr_assets.transcription import BatchTranscription
 from resources import layout
 from resources.models import SpeechModels
 from resources.published import ExtractedBatch
+from resources.routing import Routing
 from resources.store import Store
 from sensors.batches import BATCHES
 from speech.models import ModelVersion
@@ -68,10 +69,12 @@ def transcripts_asset(model: ModelVersion) -> AssetsDefinition:
         extracted = ExtractedBatch.read(store, layout.extracted(batch))
         assert extracted is not None  # extracted_audio is upstream
         definition = speech_models.get(model.name)
-        work = BatchTranscription(store, definition, definition.fingerprint, batch, context.run_id)
+        routing = Routing.of(speech_models, store)
+        work = BatchTranscription(store, definition, definition.fingerprint, batch, context.run_id, routing)
 
         before = () if config.recompute else work.from_before(extracted)
-        finished = {video.outcome.video_id: video for video in before}
+        finished = {video.outcome.video_id: video for video in work.left(extracted)}
+        finished |= {video.outcome.video_id: video for video in before}  # words that are there stay
         finished |= {video.outcome.video_id: video for video in work.without_engine(extracted)}
         in_order = [video.video.video_id for video in extracted.videos]
         if waiting := [video for video in extracted.videos if video.video.video_id not in finished]:
@@ -82,7 +85,7 @@ def transcripts_asset(model: ModelVersion) -> AssetsDefinition:
                     finished[video.outcome.video_id] = video
                     progress.at(done, len(waiting))
         videos = [finished[video_id] for video_id in in_order]
-        published = work.publish(videos)
+        published = work.publish(extracted, videos)
 
         heard = [video for video in videos if video.attempt]
         seconds = sum(video.attempt.seconds for video in heard if video.attempt)

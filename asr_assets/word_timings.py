@@ -12,12 +12,13 @@ from resources import snapshot
 from resources.champions import crown_first
 from resources.store import Store
 from resources.warehouse import Warehouse
-from sensors.loading import INGESTED_THROUGH, LOADED_THROUGH, published_through
+from sensors.following import CROWNED_THROUGH, INGESTED_THROUGH, TAKEN_THROUGH, published_through
+from speech.models import ModelVersion
 
 WORD_TIMINGS = AssetKey("word_timings")
 
 
-def word_timings_asset(models: list[str], first_champion: str) -> AssetsDefinition:
+def word_timings_asset(models: list[str], first_champion: ModelVersion) -> AssetsDefinition:
     """The asset; it depends on every model version's transcripts."""
     transcripts = [transcripts_key(model) for model in models]
 
@@ -37,14 +38,15 @@ def word_timings_asset(models: list[str], first_champion: str) -> AssetsDefiniti
     def word_timings(context: AssetExecutionContext, store: Store, warehouse: Warehouse) -> MaterializeResult:
         # Read before the load: what is published while it runs counts as news for the next one.
         mark = published_through(context.instance, [extracted_audio.key, *transcripts])
-        crown_first(store, first_champion)
+        crown_first(store, first_champion.name, first_champion.fingerprint)
         with warehouse.exclusive() as path:
             report = warehouse.load(store, Progress(context, "loading words").at)
             fresh = snapshot.publish(store, path, report)
         return MaterializeResult(
             metadata={
-                LOADED_THROUGH: mark,
+                TAKEN_THROUGH: mark,
                 INGESTED_THROUGH: report.ingested_through,
+                CROWNED_THROUGH: report.crowned_through,
                 "dagster/row_count": report.words,
                 "objects_loaded": report.objects,
                 "videos": report.videos,

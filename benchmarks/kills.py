@@ -19,9 +19,11 @@ from dagster import DagsterInstance, SensorResult, build_sensor_context
 from benchmarks.report import Check
 from resources.aws import S3
 from resources.ingest_log import IngestLog
+from resources.models import SpeechModels
+from resources.settings import HOME
 from resources.source import Source
 from resources.store import Store
-from sensors.batches import BatchLimits
+from sensors.batches import BatchLimits, Steps
 from sensors.listing import look_on
 from sensors.offering import offering_sensor
 
@@ -97,9 +99,10 @@ def _tick(folder: Path, name: str, kill_at: int | None) -> None:
             stack.enter_context(patch.object(Store, method, steps.around(getattr(Store, method))))
         look_on(source, store, IngestLog(store), LIMITS)
         instance = stack.enter_context(DagsterInstance.ephemeral())
+        resources = {"store": store, "speech_models": SpeechModels(path=str(HOME / "models.toml"))}
         former = cursor.read_text() if cursor.exists() else None
-        context = stack.enter_context(build_sensor_context(instance, former, resources={"store": store}))
-        result = offering_sensor(10)(context)
+        context = stack.enter_context(build_sensor_context(instance, former, resources=resources))
+        result = offering_sensor(Steps([], {}), 10)(context)
         if isinstance(result, SensorResult):
             steps.around(_ask_for)(folder / f"runs-{name}", result)
             steps.around(cursor.write_text)(result.cursor or "")

@@ -20,6 +20,8 @@ from typing import Any
 
 PICTURES = Path(__file__).with_name("pictures")
 SIZE = {"width": 1280, "height": 800}
+REPORT = {"x": 0, "y": 0, "width": 1280, "height": 2000}
+TWINS = ("noise_20db", "noise_10db", "noise_5db", "noise_0db", "opus_12k", "opus_6k", "telephone")
 PATIENCE_S = 120.0
 
 
@@ -34,6 +36,8 @@ def main() -> None:
             page.screenshot(path=PICTURES / f"graph-{theme}.png")
             transcript(page, url)
             page.screenshot(path=PICTURES / f"transcript-{theme}.png")
+            page.goto((Path(root) / "report.html").as_uri())
+            page.screenshot(path=PICTURES / f"comparison-{theme}.png", full_page=True, clip=REPORT)
 
 
 def graph(page: Any, url: str) -> None:
@@ -63,7 +67,10 @@ def demo(root: Path) -> Iterator[str]:
     """A platform that has run the demo; the address of its UI."""
     asr = str(Path(sys.executable).with_name("asr"))
     env = os.environ | {"ASR_SOURCE_URL": str(root / "videos"), "ASR_STORE_URL": str(root / "data")}
-    subprocess.run([asr, "demo"], env=env, check=True, timeout=600)
+    twins = [f"--condition={name}" for name in TWINS]
+    report = ["compare", "pocketsphinx", "micro_whisper", "--html", str(root / "report.html")]
+    for command in (["demo"], ["degrade", *twins], ["run"], report):
+        subprocess.run([asr, *command], env=env, check=True, timeout=1200)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     url = f"http://127.0.0.1:{port}"

@@ -32,9 +32,10 @@ from micro_whisper.vocabulary import held_out, sentence
 from speech.engines import Asked, Hardware, load
 from speech.errors import EngineError
 from speech.models import ModelVersion
+from speech.normalizing import TimedWord
 from speech.pipeline import Transcriber
 from speech.reading import Recording
-from speech.scoring import Score, TimedWord, score
+from speech.scoring import Score, score
 from speech.types import SAMPLE_RATE, Samples, Seconds, Transcript, Window
 from speech.voice import windows
 

@@ -29,6 +29,15 @@ UNFINISHED = "unfinished"
 TRANSCRIPTS = "transcripts"
 ATTEMPTS = "attempts"
 
+COMPARISONS = "comparisons"
+"""``comparisons/a=m/b=n/batch=00000042/<states>.parquet``: how two model versions differ in a batch."""
+
+SUMMARIES = "comparison_summaries"
+"""``comparison_summaries/a=m/b=n.json``: how they differ over all current videos, by condition."""
+
+REPORTS = "reports"
+"""``reports/m--n.html``: the same, to be read."""
+
 PROBES = "probes"
 """``probes/<random>``: written, read and deleted by ``asr doctor``."""
 
@@ -114,6 +123,31 @@ def unfinished_videos(model: str, batch: str, fingerprint: str) -> str:
 def unfinished_windows(model: str, batch: str, fingerprint: str, video_id: str) -> str:
     """The folder of what was heard of a video that is not done: a long one need not begin anew."""
     return f"{unfinished(model, batch)}/{fingerprint}/windows/{video_id}"
+
+
+def compared_pair(a: str, b: str) -> str:
+    """The folder of all batches in which two model versions were compared."""
+    return f"{COMPARISONS}/a={a}/b={b}"
+
+
+def compared_batch(a: str, b: str, batch: str) -> str:
+    """The folder of one object."""
+    return f"{compared_pair(a, b)}/batch={batch}"
+
+
+def compared(a: str, b: str, batch: str, states: str) -> str:
+    """How two model versions differ in a batch; ``states`` says of what it was made."""
+    return f"{compared_batch(a, b, batch)}/{states}.parquet"
+
+
+def summary(a: str, b: str) -> str:
+    """How two model versions differ over all current videos."""
+    return f"{SUMMARIES}/a={a}/b={b}.json"
+
+
+def report(a: str, b: str) -> str:
+    """The page about two model versions."""
+    return f"{REPORTS}/{a}--{b}.html"
 
 
 def snapshot(number: int) -> str:

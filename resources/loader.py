@@ -4,7 +4,8 @@ Every step is one transaction with its ledger rows, so a kill leaves all of it o
 next load goes on from what the ledger says. Loading an object again replaces what it brought.
 """
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ import pyarrow as pa
 
 from resources import layout
 from resources.champions import champion_log
+from resources.comparisons import ComparedBatch, Summary
 from resources.ingest_log import IngestLog
 from resources.published import (
     AttemptsBatch,
@@ -36,6 +38,13 @@ class Loader:
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, store: Store) -> None:
         self._db, self._store = connection, store
+        self._steps: dict[str, Callable[[list[str]], None]] = {
+            layout.EXTRACTED: self._load_extracted,
+            layout.TRANSCRIPTS: self._load_transcripts,
+            layout.ATTEMPTS: self._load_attempts,
+            layout.COMPARISONS: self._load_comparisons,
+            layout.SUMMARIES: self._load_summaries,
+        }
         self.objects = 0
 
     def newest_load(self) -> int:
@@ -63,7 +72,7 @@ class Loader:
         ledger = dict(self._db.execute("SELECT object, etag FROM load_ledger").fetchall())
         return [
             found
-            for folder in (layout.EXTRACTED, layout.TRANSCRIPTS, layout.ATTEMPTS)
+            for folder in self._steps
             for found in sorted(self._store.list(folder), key=lambda found: found.key)
             if ledger.get(found.key) != found.etag
         ]
@@ -102,23 +111,25 @@ class Loader:
         champions = list(log.read_on())
         if champions:
             with self._transaction({layout.numbered(layout.CHAMPIONS, c.number): "" for c in champions}):
-                self._incoming([champion.model_dump() for champion in champions])
+                self._incoming(
+                    [
+                        champion.model_dump()
+                        | {"evidence": json.dumps(champion.evidence) if champion.evidence else None}
+                        for champion in champions
+                    ]
+                )
                 self._db.execute(
                     """
                     INSERT INTO champions BY NAME
-                    SELECT number, model AS model_version, since, why FROM incoming
+                    SELECT number, model AS model_version, since, why, who, fingerprint, evidence
+                    FROM incoming
                     """
                 )
 
     def load_objects(self, objects: Sequence[StoredObject]) -> None:
         """A number of published objects, of any kind, in one transaction."""
-        steps = {
-            layout.EXTRACTED: self._load_extracted,
-            layout.TRANSCRIPTS: self._load_transcripts,
-            layout.ATTEMPTS: self._load_attempts,
-        }
         with self._transaction({found.key: found.etag for found in objects}):
-            for folder, step in steps.items():
+            for folder, step in self._steps.items():
                 keys = [found.key for found in objects if found.key.startswith(f"{folder}/")]
                 if keys:
                     step(keys)
@@ -204,6 +215,43 @@ class Loader:
             """
         )
 
+    def _load_comparisons(self, keys: list[str]) -> None:
+        # One that is gone was replaced by another, which the next load finds.
+        batches = [batch for key in keys if (batch := ComparedBatch.read(self._store, key))]
+        if not batches:
+            return
+        self._incoming([batch.head.model_dump() for batch in batches])
+        known = self.number(
+            "SELECT count(*) FROM comparison_by_video JOIN videos USING (video_id) "
+            "SEMI JOIN incoming USING (batch)"
+        )
+        for table in ("comparison_by_video", "word_diff") if known else ():
+            self._db.execute(
+                f"DELETE FROM {table} USING incoming JOIN videos USING (batch) "  # noqa: S608
+                f"WHERE {table}.video_id = videos.video_id "
+                f"AND {table}.model_a = incoming.model_a AND {table}.model_b = incoming.model_b"
+            )
+        self._db.register("incoming", pa.concat_tables([_with_head(batch) for batch in batches]))
+        self._db.execute("INSERT INTO comparison_by_video BY NAME SELECT * EXCLUDE (diff) FROM incoming")
+        self._db.execute(
+            """
+            INSERT INTO word_diff BY NAME
+            SELECT model_a, model_b, video_id, generate_subscripts(diff, 1) AS place,
+                   unnest(diff, recursive := true)
+            FROM incoming
+            """
+        )
+
+    def _load_summaries(self, keys: list[str]) -> None:
+        for key in keys:
+            summary = self._present(key, Summary.read(self._store, key))
+            self._db.execute(
+                "DELETE FROM comparison WHERE model_a = ? AND model_b = ?", [summary.model_a, summary.model_b]
+            )
+            if summary.rows:
+                self._incoming(list(summary.rows))
+                self._db.execute("INSERT INTO comparison BY NAME SELECT * FROM incoming")
+
     def _present(self, key: str, found: T | None) -> T:
         if found is None:
             raise StoreError(f"{self._store.url}/{key} vanished while it was being loaded; load again")
@@ -215,9 +263,8 @@ class Loader:
 
     def number(self, sql: str) -> int:
         """The one number that a query of ours gives."""
-        row = self._db.execute(sql).fetchone()
-        assert row is not None
-        return int(row[0])
+        ((value,),) = self._db.execute(sql).fetchall()  # to its end: a table cannot be registered before
+        return int(value)
 
     @contextmanager
     def _transaction(self, objects: dict[str, str]) -> Iterator[None]:
@@ -237,6 +284,14 @@ class Loader:
             raise
 
 
+def _with_head(batch: ComparedBatch) -> pa.Table:
+    """The videos of a comparison, each with what is known of its batch."""
+    videos = batch.videos.replace_schema_metadata(None)
+    for name, value in batch.head.model_dump(exclude={"batch"}).items():
+        videos = videos.append_column(name, pa.array([value] * len(videos), pa.string()))
+    return videos
+
+
 def _video_columns(video: ExtractedVideo) -> dict[str, Any]:
     """Every column in every row: a table takes its columns from the first."""
     return {
@@ -248,9 +303,14 @@ def _video_columns(video: ExtractedVideo) -> dict[str, Any]:
         "language_hint": video.sidecar.language,
         "hints": list(video.sidecar.hints) or None,
         "reference": video.sidecar.reference,
+        "reference_starts_s": video.sidecar.reference_starts_s,
+        "reference_ends_s": video.sidecar.reference_ends_s,
         "metadata": video.sidecar.metadata,
         "sidecar_problem": video.sidecar.problem,
         "duration_s": video.duration_s,
         "decode_errors": video.audio.decode_errors if video.audio else None,
         "clock_jumps": video.audio.clock_jumps if video.audio else None,
+        "kbit_per_s": video.audio.kbit_per_s if video.audio else None,
+        "noise_db": video.audio.noise_db if video.audio else None,
+        "speech_db": video.audio.speech_db if video.audio else None,
     }

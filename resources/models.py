@@ -6,6 +6,7 @@ from typing import Any
 from dagster import ConfigurableResource
 from pydantic import Field
 
+from resources.policy import Policy
 from resources.settings import Settings
 from speech.engines import Hardware
 from speech.errors import ModelError
@@ -50,6 +51,11 @@ class SpeechModels(ConfigurableResource[Any]):
         return [m for m in self.all.values() if m.enabled or m.name == self.first_champion]
 
     @property
+    def policy(self) -> Policy:
+        """What the team has decided about them. Raises ModelError if the file is wrong."""
+        return Policy.read(self.path, {model.name for model in self.enabled})
+
+    @property
     def first_champion(self) -> str:
         """The champion of an empty store."""
         return self.champion or next(m.name for m in self.all.values() if m.enabled and m.champion)
@@ -71,6 +77,15 @@ class SpeechModels(ConfigurableResource[Any]):
             raise ModelError(
                 f"unknown model {name!r}; {Path(self.path).name} has: {', '.join(self.all)}"
             ) from None
+
+    def enabled_version(self, name: str) -> ModelVersion:
+        """Raises ModelError for one that is not there, or not switched on."""
+        model = self.get(name)
+        if model.name not in {enabled.name for enabled in self.enabled}:
+            raise ModelError(
+                f"model {name} is not switched on: set enabled = true in its entry of {self.path}"
+            )
+        return model
 
     def load(self, model: ModelVersion) -> Transcriber:
         """Load a version's weights, with the settings of this run."""

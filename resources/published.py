@@ -49,11 +49,15 @@ _METADATA_KEY = b"asr"
 
 
 class Status(StrEnum):
-    """How a video ended. ``empty`` is a success without words; its reason says why there are none."""
+    """How a video ended. ``empty`` is a success without words; its reason says why there are none.
+
+    ``left``: to another model version.
+    """
 
     OK = "ok"
     EMPTY = "empty"
     FAILED = "failed"
+    LEFT = "left"
 
 
 class JsonObject(BaseModel, frozen=True):
@@ -113,7 +117,10 @@ class ExtractedBatch(JsonObject, frozen=True):
 
 
 class Outcome(BaseModel, frozen=True):
-    """What became of one video under one model version; ``told`` names what its sidecar told the model."""
+    """What became of one video under one model version.
+
+    ``told`` names what its sidecar told the model, ``rule`` is the one that sends the video to this model.
+    """
 
     video_id: str
     status: Status
@@ -122,6 +129,7 @@ class Outcome(BaseModel, frozen=True):
     duration_s: Seconds | None = None
     words: int = 0
     told: str = ""
+    rule: str | None = None
 
 
 class Attempt(BaseModel, frozen=True):
@@ -136,6 +144,10 @@ class Attempt(BaseModel, frozen=True):
     outcome: str
     """A status, or the reason of a failure."""
     message: str | None = None
+    device: str | None = None
+    peak_mb: int | None = None
+    """Of the process that heard it, up to then."""
+    peak_gpu_mb: int | None = None
 
 
 class AttemptsBatch(JsonObject, frozen=True):
@@ -164,12 +176,13 @@ class HeardWindows(JsonObject, frozen=True):
 
 
 class TranscriptsHead(BaseModel, frozen=True):
-    """The metadata of a transcripts object."""
+    """The metadata of a transcripts object; ``routing`` names what decided on its videos."""
 
     model: str
     fingerprint: str
     batch: str
     outcomes: tuple[Outcome, ...]
+    routing: str = ""
 
 
 class PublishedTranscripts:

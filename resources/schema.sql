@@ -26,9 +26,14 @@ CREATE TABLE IF NOT EXISTS videos (
     channels        INTEGER,
     decode_errors   INTEGER,
     clock_jumps     INTEGER,
+    kbit_per_s      DOUBLE,               -- of the encoded sound
+    noise_db        INTEGER,              -- how loud it is between words, below the loudest possible
+    speech_db       INTEGER,              -- and how loud words are
     language_hint   VARCHAR,              -- the rest is what its sidecar files say
     hints           VARCHAR[],
     reference       VARCHAR,              -- what is truly said
+    reference_starts_s DOUBLE[],          -- of each of its words, where that is known
+    reference_ends_s   DOUBLE[],
     metadata        VARCHAR,              -- JSON
     sidecar_problem VARCHAR
 );
@@ -51,11 +56,12 @@ CREATE TABLE IF NOT EXISTS transcripts (
     model_version     VARCHAR NOT NULL,
     model_fingerprint VARCHAR NOT NULL,
     batch             VARCHAR NOT NULL,
-    status            VARCHAR NOT NULL,   -- ok, empty, failed
+    status            VARCHAR NOT NULL,   -- ok, empty, failed; left: to the model version that a rule chose
     reason            VARCHAR,
     language          VARCHAR,
     duration_s        DOUBLE,
-    words             BIGINT NOT NULL
+    words             BIGINT NOT NULL,
+    rule              VARCHAR             -- which rule sends the video to this model version
 );
 
 CREATE TABLE IF NOT EXISTS words (
@@ -100,14 +106,113 @@ CREATE TABLE IF NOT EXISTS attempts (
     ended_at      TIMESTAMPTZ NOT NULL,
     seconds       DOUBLE NOT NULL,
     outcome       VARCHAR NOT NULL,
-    message       VARCHAR
+    message       VARCHAR,
+    device        VARCHAR,               -- cpu, or a GPU's name
+    peak_mb       BIGINT,                -- the most memory of its process, up to then
+    peak_gpu_mb   BIGINT
 );
 
 CREATE TABLE IF NOT EXISTS champions (
     number        BIGINT NOT NULL,
     model_version VARCHAR NOT NULL,
     since         TIMESTAMPTZ NOT NULL,
-    why           VARCHAR NOT NULL
+    why           VARCHAR NOT NULL,
+    who           VARCHAR,
+    fingerprint   VARCHAR,               -- of the definition that it then was
+    evidence      VARCHAR                -- JSON: what the gate saw
+);
+
+-- Two model versions over all current videos, and by condition ('all' is all of them). A is the one that B is
+-- measured against: differences are B's less A's. Rates are over words, in fractions.
+CREATE TABLE IF NOT EXISTS comparison (
+    model_a              VARCHAR NOT NULL,
+    model_b              VARCHAR NOT NULL,
+    condition            VARCHAR NOT NULL,   -- all, language, duration, noise, bit_rate, codec, or a key of metadata
+    value                VARCHAR NOT NULL,
+    videos               BIGINT NOT NULL,    -- heard by both
+    referenced           BIGINT NOT NULL,    -- of which it is known what is said
+    audio_s              DOUBLE,
+    reference_words      BIGINT,
+    wer_a                DOUBLE,
+    wer_b                DOUBLE,
+    wer_difference       DOUBLE,
+    wer_difference_low   DOUBLE,             -- of the interval at this confidence: paired bootstrap over videos
+    wer_difference_high  DOUBLE,
+    confidence           DOUBLE,
+    p_value              DOUBLE,             -- matched pairs
+    cer_a                DOUBLE,
+    cer_b                DOUBLE,
+    substitutions_a      BIGINT,
+    deletions_a          BIGINT,
+    insertions_a         BIGINT,
+    substitutions_b      BIGINT,
+    deletions_b          BIGINT,
+    insertions_b         BIGINT,
+    words_a              BIGINT NOT NULL,
+    words_b              BIGINT NOT NULL,
+    disagreement         DOUBLE,             -- edits from A's words to B's, for each word of A
+    start_difference_ms  DOUBLE,             -- medians of what is between starts, without their signs
+    start_error_a_ms     DOUBLE,
+    start_error_b_ms     DOUBLE,
+    calibration_error_a  DOUBLE,             -- ECE: between a word's probability and how often such words are right
+    calibration_error_b  DOUBLE,
+    cross_entropy_a      DOUBLE,             -- NCE: 1 for an oracle, 0 for who always says the average
+    cross_entropy_b      DOUBLE,
+    rtfx_a               DOUBLE,             -- seconds of audio for each second of work
+    rtfx_b               DOUBLE,
+    slower               DOUBLE,             -- B's seconds for each of A's, where both ran on the same kind of device
+    peak_mb_a            BIGINT,
+    peak_mb_b            BIGINT,
+    peak_gpu_mb_a        BIGINT,
+    peak_gpu_mb_b        BIGINT,
+    cost_a               DOUBLE,             -- of an hour of audio, by policy.prices; NULL: a device has no price
+    cost_b               DOUBLE,
+    fingerprint_a        VARCHAR NOT NULL,
+    fingerprint_b        VARCHAR NOT NULL,
+    normalizer           VARCHAR NOT NULL
+);
+
+CREATE TABLE IF NOT EXISTS comparison_by_video (
+    model_a              VARCHAR NOT NULL,
+    model_b              VARCHAR NOT NULL,
+    video_id             VARCHAR NOT NULL,
+    language             VARCHAR NOT NULL,   -- in which both were normalised
+    conditions           MAP(VARCHAR, VARCHAR) NOT NULL,
+    reference_words      INTEGER,            -- NULL: nobody knows what is said
+    substitutions_a      INTEGER,
+    deletions_a          INTEGER,
+    insertions_a         INTEGER,
+    substitutions_b      INTEGER,
+    deletions_b          INTEGER,
+    insertions_b         INTEGER,
+    reference_characters INTEGER,
+    character_errors_a   INTEGER,
+    character_errors_b   INTEGER,
+    words_a              INTEGER NOT NULL,
+    words_b              INTEGER NOT NULL,
+    edits                INTEGER NOT NULL,   -- from A's words to B's
+    start_differences_ms INTEGER[] NOT NULL, -- B's start less A's, of words both have
+    start_errors_a_ms    INTEGER[],          -- less the reference's, of words heard right
+    start_errors_b_ms    INTEGER[],
+    confidence_a         STRUCT(words INTEGER[], probability DOUBLE[], "right" INTEGER[]), -- by tenth of probability
+    confidence_b         STRUCT(words INTEGER[], probability DOUBLE[], "right" INTEGER[]),
+    log2_likelihood_a    DOUBLE,
+    log2_likelihood_b    DOUBLE,
+    fingerprint_a        VARCHAR NOT NULL,
+    fingerprint_b        VARCHAR NOT NULL,
+    normalizer           VARCHAR NOT NULL
+);
+
+-- A place where two model versions differ; NULL where one has no word.
+CREATE TABLE IF NOT EXISTS word_diff (
+    model_a  VARCHAR NOT NULL,
+    model_b  VARCHAR NOT NULL,
+    video_id VARCHAR NOT NULL,
+    place    INTEGER NOT NULL,               -- from 1 in each video
+    word_a   VARCHAR,
+    word_b   VARCHAR,
+    start_s  DOUBLE NOT NULL,
+    is_right VARCHAR                         -- a, b, neither; NULL: nobody knows
 );
 
 -- What is in here: an object of the store, in the state its ETag names.
@@ -129,8 +234,37 @@ SEMI JOIN (
 CREATE OR REPLACE VIEW champion_current AS
 SELECT arg_max(model_version, number) AS model_version FROM champions;
 
-CREATE OR REPLACE VIEW words_current AS
-SELECT words.*, videos_current.video_key
-FROM words
+-- Of each current video: what a rule chose, else the champion, else who was champion last of those who heard it; who
+-- failed comes last of all.
+CREATE OR REPLACE VIEW transcripts_current AS
+SELECT transcripts.*, videos_current.video_key
+FROM transcripts
 JOIN videos_current USING (video_id)
-SEMI JOIN champion_current USING (model_version);
+LEFT JOIN (SELECT model_version, max(number) AS crowned FROM champions GROUP BY ALL) AS champions USING (model_version)
+WHERE transcripts.status <> 'left' AND (rule IS NOT NULL OR crowned IS NOT NULL)
+QUALIFY row_number() OVER (
+    PARTITION BY video_id
+    ORDER BY transcripts.status = 'failed', rule IS NOT NULL DESC, crowned DESC NULLS LAST, model_version
+) = 1;
+
+CREATE OR REPLACE VIEW words_current AS
+SELECT words.*, transcripts_current.video_key
+FROM words
+JOIN transcripts_current USING (video_id, model_version);
+
+-- Words of the champion that come from another definition of its name than the one that became champion.
+CREATE OR REPLACE VIEW champion_changed AS
+SELECT transcripts_current.*
+FROM transcripts_current
+JOIN champions USING (model_version)
+WHERE number = (SELECT max(number) FROM champions) AND model_fingerprint <> fingerprint;
+
+-- A comparison's videos under each of their conditions, by the definitions that comparison is about: WER by codec is
+-- a GROUP BY. As there, twins are under what was done to them alone.
+CREATE OR REPLACE VIEW comparison_by_condition AS
+SELECT entry.key AS condition, entry.value AS value, comparison_by_video.* EXCLUDE (conditions)
+FROM comparison_by_video
+SEMI JOIN videos_current USING (video_id)
+SEMI JOIN comparison USING (model_a, model_b, fingerprint_a, fingerprint_b, normalizer),
+unnest(map_entries(conditions)) AS entries(entry)
+WHERE entry.key = 'condition' OR conditions['condition'] = 'original';

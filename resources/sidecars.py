@@ -1,22 +1,24 @@
 """Sidecars: files beside a video, of the same name, that say something about it.
 
-``talk.txt``, ``talk.srt`` or ``talk.vtt`` hold what is truly said in ``talk.mp4``; ``talk.json`` may say
-its ``language``, ``hints`` (names and words to expect) and ``metadata`` of any kind.
+``talk.ctm`` (words with their times), ``talk.srt``, ``talk.vtt`` or ``talk.txt`` hold what is truly said in
+``talk.mp4``; ``talk.json`` may say its ``language``, ``hints`` (names and words to expect) and ``metadata``.
 """
 
 import json
 import re
-from typing import TYPE_CHECKING, Any
+from math import inf
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from resources.observations import Video
 from speech.errors import VideoError, what_is_wrong
+from speech.types import Seconds
 
 if TYPE_CHECKING:
     from resources.source import Source
 
-REFERENCES = (".srt", ".vtt", ".txt")
+REFERENCES = (".ctm", ".srt", ".vtt", ".txt")
 MAX_BYTES = 1 << 20
 _TIMING = re.compile(r"^.*-->.*$", re.MULTILINE)
 _TAG = re.compile(r"<[^<>]*>|\{\\[^{}]*\}")
@@ -42,7 +44,15 @@ class Sidecar(BaseModel, frozen=True):
     hints: tuple[str, ...] = ()
     metadata: str | None = None
     reference: str | None = None
+    reference_starts_s: tuple[Seconds, ...] | None = None
+    reference_ends_s: tuple[Seconds, ...] | None = None
+    """Of each word of the reference, between blanks; None when nobody says."""
     problem: str | None = None
+
+    @property
+    def said(self) -> dict[str, Any]:
+        """The metadata as it was written."""
+        return dict(json.loads(self.metadata)) if self.metadata else {}
 
 
 def read_sidecars(source: "Source", video: Video) -> Sidecar:
@@ -52,7 +62,8 @@ def read_sidecars(source: "Source", video: Video) -> Sidecar:
     """
     folder, slash, name = video.key.rpartition("/")
     stem = f"{folder}{slash}{name.rpartition('.')[0] or name}"
-    about, reference, problems = About(), None, []
+    about, problems = About(), []
+    said: TimedReference | str | None = None
     for suffix in (".json", *REFERENCES):
         try:
             text = _text(source, f"{stem}{suffix}")
@@ -60,17 +71,24 @@ def read_sidecars(source: "Source", video: Video) -> Sidecar:
                 continue
             if suffix == ".json":
                 about = About.model_validate_json(text)
+            elif suffix == ".ctm":
+                said = timed_reference(text)
+            elif suffix != ".txt" and not _TIMING.search(text):
+                problems.append(f"{suffix}: has no caption: no line with -->")
             else:
-                reference = reference or spoken_text(text)
+                said = said or spoken_text(text)
         except ValidationError as error:
             problems.append(f"{suffix}: {what_is_wrong(error)}")
         except (ValueError, VideoError) as error:
             problems.append(f"{suffix}: {error}")
+    timed = said if isinstance(said, TimedReference) else None
     return Sidecar(
         language=about.language,
         hints=about.hints,
         metadata=json.dumps(about.metadata) if about.metadata else None,
-        reference=reference,
+        reference=said if isinstance(said, str) else said and " ".join(said.words),
+        reference_starts_s=timed and timed.starts_s,
+        reference_ends_s=timed and timed.ends_s,
         problem="; ".join(problems) or None,
     )
 
@@ -83,6 +101,44 @@ def _text(source: "Source", key: str) -> str | None:
         raise ValueError(f"is larger than {MAX_BYTES >> 20} MB")
     with source.open(found) as data:
         return data.read_at(0, data.size).decode("utf-8-sig")
+
+
+class TimedReference(NamedTuple):
+    """What is truly said, word by word, with when each starts and ends on the video's timeline."""
+
+    words: tuple[str, ...]
+    starts_s: tuple[Seconds, ...]
+    ends_s: tuple[Seconds, ...]
+
+
+def timed_reference(text: str) -> TimedReference | None:
+    """The words of NIST's CTM: recording, channel, start, length and word on each line; None for no words.
+
+    Raises ValueError for a line that is none.
+
+    >>> timed_reference("talk 1 0.50 0.25 good\\ntalk 1 0.75 0.50 morning 0.98\\n").ends_s
+    (0.75, 1.25)
+    """
+    words = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip() or line.startswith(";;"):  # a comment
+            continue
+        try:
+            _, _, start, length, word = line.split()[:5]
+            begins, lasts = _seconds(start), _seconds(length)
+            words.append((begins, round(begins + lasts, 3), word))
+        except ValueError as error:
+            raise ValueError(f"line {number} is not: recording, channel, start, length, word") from error
+    if not words:
+        return None
+    starts, ends, said = zip(*sorted(words), strict=True)
+    return TimedReference(said, starts, ends)
+
+
+def _seconds(text: str) -> Seconds:
+    if not 0 <= (seconds := float(text)) < inf:  # nor is it "nan"
+        raise ValueError(text)
+    return seconds
 
 
 def spoken_text(text: str) -> str | None:

@@ -33,8 +33,10 @@ class LoadReport:
     ``warehouse`` names the DuckDB file, ``load`` the newest load that brought anything to it,
     ``ingested_through`` the newest entry of the ingest log in it. ``objects`` counts what this load
     brought; ``words_promised`` is what the published outcomes' own counts add up to, ``videos_unknown``
-    the transcripts of videos that are not there. ``growth`` is ``(bucket, hours of audio, words)`` by when
-    videos were taken in: by the day, or by the hour while all is younger than two days.
+    the transcripts of videos that are not there, ``champion_changed`` the champion's by another definition
+    than the one that became champion. ``crowned_through`` is the newest entry of the champions' log.
+    ``growth`` is ``(bucket, hours of audio, words)`` by when videos were taken in: by the day, or by the hour
+    while all is younger than two days.
     """
 
     warehouse: str
@@ -45,6 +47,8 @@ class LoadReport:
     words: int
     words_promised: int
     videos_unknown: int
+    champion_changed: int
+    crowned_through: int
     growth: list[tuple[datetime, float, int]]
 
 
@@ -52,7 +56,7 @@ _GROWTH = """
 WITH taken_in AS (SELECT video_id, min(observed_at) AS seen_at FROM observations GROUP BY ALL),
      scale AS (SELECT if(max(seen_at) - min(seen_at) < INTERVAL 2 DAYS, 'hour', 'day') AS step FROM taken_in),
      spoken AS (SELECT video_id, sum(words) AS words
-                FROM transcripts SEMI JOIN champion_current USING (model_version) GROUP BY ALL)
+                FROM transcripts_current GROUP BY ALL)
 SELECT date_trunc((SELECT step FROM scale), seen_at) AS bucket,
        coalesce(sum(duration_s), 0) / 3600, coalesce(sum(words), 0)::BIGINT
 FROM taken_in JOIN videos USING (video_id) LEFT JOIN spoken USING (video_id) GROUP BY ALL ORDER BY ALL
@@ -176,6 +180,8 @@ class Warehouse(ConfigurableResource[Any]):
                 videos_unknown=loader.number(
                     "SELECT count(*) FROM transcripts ANTI JOIN videos USING (video_id)"
                 ),
+                crowned_through=loader.number("SELECT coalesce(max(number), 0) FROM champions"),
+                champion_changed=loader.number("SELECT count(*) FROM champion_changed"),
                 growth=connection.execute(_GROWTH).fetchall(),
             )
 

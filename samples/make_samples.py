@@ -2,8 +2,8 @@
 
 Ten small files are written to ``videos/`` beside this script: four talks of the few words that
 micro_whisper knows, in four voices and containers, two ordinary ones, one whose sound starts late,
-one silent, one without sound and one that cannot be opened. ``references.json`` receives what is
-said in the nine that can be opened, and who can know its words.
+one silent, one without sound and one that cannot be opened. What is said in them stands beside those with
+speech: ``.ctm`` has each word with its times, ``.json`` says who can know them.
 
 The speech is synthetic, so the truth is exact: the synthesiser decides where each phone ends,
 and its own word-to-syllable-to-phone links say which phones belong to which word. Nothing is
@@ -15,7 +15,7 @@ Usage, in the project's folder (needs flite; neither the demo nor the tests do):
     python -m samples.make_samples
 
 Two runs on one machine give the same bytes; another FFmpeg build may encode other bytes, but
-``references.json`` stays the same.
+what stands beside them stays the same.
 """
 
 from __future__ import annotations
@@ -227,24 +227,28 @@ def encode_sound(audio: Any, sample: Sample, sound: Samples) -> list[Any]:
     return [packet for packet in packets if not sample.delay_s or packet.pts >= start]
 
 
+def write_sidecars(video: Path, knows: str, words: list[SpokenWord]) -> None:
+    """Write what is said in a video, and who can know its words."""
+    timed = [(word, round(start, 3), round(end, 3)) for word, start, end in words]
+    video.with_suffix(".ctm").write_text(
+        "".join(f"{video.stem} 1 {start:.3f} {end - start:.3f} {word}\n" for word, start, end in timed)
+    )
+    video.with_suffix(".json").write_text(json.dumps({"metadata": {"vocabulary": knows}}) + "\n")
+
+
 def main() -> None:
-    """Write every sample video and ``references.json``."""
+    """Write every sample video, and what is said in it."""
     folder = HERE / "videos"
     folder.mkdir(exist_ok=True)
-    references: dict[str, Any] = {}
     for sample in SAMPLES:
         sound, words = speak(sample)
         write_video(folder / sample.file, sample, sound)
-        references[sample.file] = {
-            "text": sample.text,
-            "vocabulary": vocabulary(sample.text),
-            "words": [SpokenWord(w, round(a, 3), round(b, 3))._asdict() for w, a, b in words],
-        }
+        if words:
+            write_sidecars(folder / sample.file, vocabulary(sample.text), words)
         print(f"{sample.file}: {len(words)} words, {(folder / sample.file).stat().st_size} bytes")
     # An upload that broke off: an MP4's index is written last, so its start alone cannot be read.
     whole = (folder / "library.mp4").read_bytes()
     (folder / "corrupt.mp4").write_bytes(whole[:CORRUPT_BYTES])
-    (HERE / "references.json").write_text(json.dumps(references, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,15 +1,16 @@
 """Batches: the unit of work and the partition of every asset up to the words."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from math import inf
 from typing import Self
 
-from dagster import DagsterInstance, DagsterRunStatus, DynamicPartitionsDefinition, RunsFilter
+from dagster import AssetKey, DagsterInstance, DagsterRunStatus, DynamicPartitionsDefinition, RunsFilter
 
 from resources.ingest_log import IngestLog
 from resources.observations import IngestEntry, Video
+from resources.routing import Routing
 from resources.settings import Settings, local_path
 from speech.types import Seconds
 
@@ -19,6 +20,7 @@ BATCHES = DynamicPartitionsDefinition(name="batch")
 PARTITION_TAG = "dagster/partition"
 PROCESS_BATCH = "process_batch"
 LOAD_WORDS = "load_words"
+COMPARE_MODELS = "compare_models"
 RECONCILE = "reconcile"
 
 UNDER_WAY = [
@@ -38,6 +40,27 @@ def at_work(instance: DagsterInstance, job: str | None = None, batch: str | None
         statuses=[DagsterRunStatus.QUEUED, *UNDER_WAY],
     )
     return bool(instance.get_runs(runs, limit=1))
+
+
+def is_materializing(instance: DagsterInstance, asset: AssetKey) -> bool:
+    """Whether a run of any job, the UI's own included, that is under way or waits has this asset to make."""
+    runs = instance.get_runs(RunsFilter(statuses=[DagsterRunStatus.QUEUED, *UNDER_WAY]))
+    return any(asset in (run.asset_selection or ()) or run.job_name == COMPARE_MODELS for run in runs)
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """The assets of :data:`PROCESS_BATCH`: those of each batch, and those of each model version."""
+
+    always: Sequence[AssetKey]
+    transcripts: Mapping[str, AssetKey]
+
+    def of(self, batch: str, routing: Routing) -> list[AssetKey]:
+        """What a run of a batch is to materialize: challengers hear a share of the batches."""
+        return [
+            *self.always,
+            *(key for model, key in self.transcripts.items() if routing.takes(model, batch)),
+        ]
 
 
 @dataclass(frozen=True, slots=True)

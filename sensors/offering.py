@@ -21,8 +21,10 @@ from dagster import (
 )
 
 from resources.ingest_log import shared_log
+from resources.models import SpeechModels
+from resources.routing import Routing
 from resources.store import Store
-from sensors.batches import BATCHES, PARTITION_TAG, PROCESS_BATCH
+from sensors.batches import BATCHES, PARTITION_TAG, PROCESS_BATCH, Steps
 from speech.types import Seconds
 
 OFFERED_PER_TICK = 100
@@ -37,7 +39,7 @@ WAITS = (timedelta(0), timedelta(minutes=20))
 TICK_S: Seconds = 20.0
 
 
-def offering_sensor(interval_s: int) -> SensorDefinition:
+def offering_sensor(steps: Steps, interval_s: int) -> SensorDefinition:
     """The sensor. Its cursor is the number of the last batch offered."""
 
     @sensor(
@@ -47,7 +49,9 @@ def offering_sensor(interval_s: int) -> SensorDefinition:
         default_status=DefaultSensorStatus.RUNNING,
         description="Each new batch of the ingest log gets a partition and a run; failed runs are repeated.",
     )
-    def new_batches(context: SensorEvaluationContext, store: Store) -> SensorResult | SkipReason:
+    def new_batches(
+        context: SensorEvaluationContext, store: Store, speech_models: SpeechModels
+    ) -> SensorResult | SkipReason:
         log = shared_log(store.url)
         if not log.catch_up(time.monotonic() + TICK_S):
             return SkipReason(f"reading the ingest log, at entry {log.tail}")
@@ -60,11 +64,19 @@ def offering_sensor(interval_s: int) -> SensorDefinition:
             return SkipReason(f"no new batches after {context.cursor or 'the beginning'}")
         return SensorResult(
             dynamic_partitions_requests=[with_partitions(requests, offered)],
-            run_requests=requests,
+            run_requests=with_steps(requests, steps, Routing.of(speech_models, store)),
             cursor=offered[-1] if offered else context.cursor,
         )
 
     return new_batches
+
+
+def with_steps(requests: Iterable[RunRequest], steps: Steps, routing: Routing) -> list[RunRequest]:
+    """The same requests, for the model versions alone that are to hear each batch."""
+    return [
+        request.with_replaced_attrs(asset_selection=steps.of(str(request.partition_key), routing))
+        for request in requests
+    ]
 
 
 def with_partitions(

@@ -4,11 +4,12 @@ Dagster is at ease with a hundred thousand partitions of an asset. A retired one
 is processed again.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
-from dagster import AssetKey, DagsterInstance
+from dagster import DagsterInstance
 
-from sensors.batches import BATCHES
+from resources.routing import Routing
+from sensors.batches import BATCHES, Steps
 
 KEPT = 50_000
 """The newest partitions, settled or not, are left alone."""
@@ -17,8 +18,8 @@ AT_ONCE = 10_000
 """Each is a transaction of its own; a backlog is retired in several goes."""
 
 
-def retire(instance: DagsterInstance, published: Sequence[AssetKey], unsettled: Iterable[str]) -> int:
-    """Retire old batches that every one of these assets has published; how many were.
+def retire(instance: DagsterInstance, steps: Steps, routing: Routing, unsettled: Iterable[str]) -> int:
+    """Retire old batches that every model version that is to hear them has published; how many were.
 
     ``unsettled`` are batches with videos that are to be tried again.
     """
@@ -26,8 +27,11 @@ def retire(instance: DagsterInstance, published: Sequence[AssetKey], unsettled: 
     old = sorted(instance.get_dynamic_partitions(BATCHES.name))[:-KEPT]
     if not old:
         return 0
-    settled = set(old).intersection(*(instance.get_materialized_partitions(key) for key in published))
-    retired = sorted(settled.difference(unsettled))[:AT_ONCE]
+    settled = set(old).difference(unsettled)
+    for model, key in steps.transcripts.items():
+        published = instance.get_materialized_partitions(key)
+        settled = {batch for batch in settled if batch in published or not routing.takes(model, batch)}
+    retired = sorted(settled)[:AT_ONCE]
     for batch in retired:
         instance.delete_dynamic_partition(BATCHES.name, batch)
     return len(retired)

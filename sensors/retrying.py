@@ -15,13 +15,15 @@ from dagster import (
     sensor,
 )
 
+from resources.models import SpeechModels
 from resources.retries import Pending, all_pending
+from resources.routing import Routing
 from resources.store import Store
-from sensors.batches import PROCESS_BATCH, at_work
-from sensors.offering import with_partitions
+from sensors.batches import PROCESS_BATCH, Steps, at_work
+from sensors.offering import with_partitions, with_steps
 
 
-def retry_sensor(interval_s: int = 60) -> SensorDefinition:
+def retry_sensor(steps: Steps, interval_s: int = 60) -> SensorDefinition:
     """The sensor. What has failed for good, and what was tried often enough, it leaves alone."""
 
     @sensor(
@@ -31,11 +33,16 @@ def retry_sensor(interval_s: int = 60) -> SensorDefinition:
         default_status=DefaultSensorStatus.RUNNING,
         description="Runs a batch again, later and later, while some of its videos fail for passing reasons.",
     )
-    def videos_to_retry(context: SensorEvaluationContext, store: Store) -> SensorResult | SkipReason:
+    def videos_to_retry(
+        context: SensorEvaluationContext, store: Store, speech_models: SpeechModels
+    ) -> SensorResult | SkipReason:
         requests = list(due(all_pending(store), context.instance, datetime.now(UTC)))
         if not requests:
             return SkipReason("nothing is due")
-        return SensorResult(run_requests=requests, dynamic_partitions_requests=[with_partitions(requests)])
+        return SensorResult(
+            run_requests=with_steps(requests, steps, Routing.of(speech_models, store)),
+            dynamic_partitions_requests=[with_partitions(requests)],
+        )
 
     return videos_to_retry
 

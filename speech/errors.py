@@ -12,6 +12,7 @@
     ├── SourceUnavailable     the source as a whole cannot be read: nothing is concluded from it. Names no
     │                         video: what fails a step or a tick is kept in Dagster's database
     ├── StoreError            the store refused, or holds something it should not
+    ├── NothingInCommon       two model versions have heard no video that both are to be compared on
     └── WarehouseError        the DuckDB file is busy or missing
         └── QueryError        the SQL of a reader is refused or wrong
 """
@@ -46,6 +47,8 @@ class Reason(StrEnum):
     """The source refuses this object alone: archived, forbidden, on a bad disk."""
     SUPERSEDED = "superseded"
     """The object has other bytes now; the new version is a video of its own."""
+    ANOTHER_MODEL = "another_model"
+    """A rule, or the champion, has another model version hear it. Not a failure."""
     ENGINE_FAILED = "engine_failed"
     """The engine raised an error on this video's audio."""
 
@@ -103,6 +106,10 @@ class SourceUnavailable(AsrError):
 
 class StoreError(AsrError):
     """The store refused an operation, or holds something that it should not."""
+
+
+class NothingInCommon(AsrError):
+    """Two model versions have heard no current video that both could be compared on."""
 
 
 class WarehouseError(AsrError):

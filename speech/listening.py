@@ -6,9 +6,12 @@ a loop of words, tokens the model itself did not believe in. A window with such 
 alone among its like, at rising temperatures, and the best of all is kept.
 """
 
+import resource
+import sys
 import zlib
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,6 +27,14 @@ LOG_PROBABILITY = -1.0
 _LONGEST_LOOP = 12  # words that repeat together
 _LOOP_WORDS = 6  # repeated words that make it one
 _POISON = ("cuda", "cublas", "cudnn", "device-side assert", "hip error", "mps backend")
+
+
+class Usage(NamedTuple):
+    """What hearing took so far: the device, and the most memory, of its process and of a GPU, in MB."""
+
+    device: str
+    peak_mb: int
+    peak_gpu_mb: int | None
 
 
 class Listener:
@@ -55,6 +66,16 @@ class Listener:
             ):
                 best[n] = max(best[n], _signed(heard, windows[n], temperature), key=_credibility)
         return best
+
+    @property
+    def usage(self) -> Usage:
+        """Since this process began."""
+        unit = 1 if sys.platform == "darwin" else 1 << 10  # bytes there, kilobytes elsewhere
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+        device = getattr(self.engine, "device_name", "cpu")
+        torch = sys.modules.get("torch")
+        on_gpu = torch is not None and torch.cuda.is_available() and torch.cuda.max_memory_allocated()
+        return Usage(device, peak >> 20, on_gpu >> 20 if on_gpu else None)
 
     def _all(self, windows: Sequence[Window], asked: Asked) -> list[Heard]:
         heard: list[Heard] = []
@@ -102,7 +123,6 @@ def is_out_of_memory(error: BaseException) -> bool:
 def _let_go() -> None:
     """Give back what torch keeps for later; where torch was never loaded there is nothing."""
     import gc
-    import sys
 
     gc.collect()
     if (torch := sys.modules.get("torch")) and torch.cuda.is_available():

@@ -101,12 +101,17 @@ class AudioInfo:
 
     ``duration_s`` is the length of the FLAC, whose first sample stands at 0 of the video's timeline.
     ``decode_errors`` counts packets that gave no audio; ``clock_jumps`` counts places where the
-    timestamps made no sense and were bridged.
+    timestamps made no sense and were bridged. ``kbit_per_s`` is what the encoded sound took. ``noise_db``
+    and ``speech_db`` are the levels, below the loudest possible, that a tenth of it and nine tenths of it
+    are quieter than: what is heard between words, and words.
     """
 
     duration_s: Seconds
     decode_errors: int
     clock_jumps: int
+    kbit_per_s: float | None = None
+    noise_db: int | None = None
+    speech_db: int | None = None
 
 
 class MediaDecoder:

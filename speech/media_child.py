@@ -130,8 +130,8 @@ def probe(container: InputContainer) -> dict[str, Any]:
     return {
         "container": container.format.name.split(",")[0],
         "duration_s": duration_of(container),
-        "video_codec": video.codec_context.name if video else None,
-        "audio_codec": stream.codec_context.name if stream else None,
+        "video_codec": video.codec.canonical_name if video else None,
+        "audio_codec": stream.codec.canonical_name if stream else None,
         "audio_streams": len(container.streams.audio),
         "audio_stream": stream.index if stream else None,
         "audio_start_s": start,
@@ -214,6 +214,33 @@ class Timeline:
             yield samples
 
 
+class Levels:
+    """How loud a recording is, 20 ms at a time, in decibels below the loudest that samples can be."""
+
+    FRAME = SAMPLE_RATE // 50
+    QUIETEST = 96  # of 16 bits; digital silence counts as that
+
+    def __init__(self) -> None:
+        self._counts = np.zeros(self.QUIETEST + 1, np.int64)
+        self._rest = np.zeros(0, np.float32)
+
+    def add(self, samples: Samples) -> None:
+        """Some more, ``(n, c)``: the sides of stereo count together."""
+        heard = np.concatenate([self._rest, samples.astype(np.float32).mean(axis=1)])
+        whole = len(heard) // self.FRAME * self.FRAME
+        power = np.square(heard[:whole].reshape(-1, self.FRAME)).mean(axis=1) / 32768**2
+        below = -10 * np.log10(np.maximum(power, 1e-12))
+        self._counts += np.bincount(np.clip(below, 0, self.QUIETEST).astype(int), minlength=self.QUIETEST + 1)
+        self._rest = heard[whole:]
+
+    def louder_than(self, share: float) -> int | None:
+        """The level, at most 0, that this share of it is quieter than; None for a very short one."""
+        total = self._counts.sum()
+        if not total:
+            return None
+        return -int(np.searchsorted(np.cumsum(self._counts), (1 - share) * total))
+
+
 def extract(pipe: Connection, container: InputContainer, flac: str, max_audio_s: Seconds) -> dict[str, Any]:
     """Write the FLAC; the fields of :class:`speech.media.AudioInfo`."""
     stream = audio_of(container)
@@ -225,7 +252,8 @@ def extract(pipe: Connection, container: InputContainer, flac: str, max_audio_s:
     # The sides of stereo may be two people; more channels are one scene, and are mixed.
     channels = 2 if stream.channels == 2 else 1
     timeline = Timeline(origin_of(container), end_s, channels)
-    packets = errors = 0
+    packets = errors = encoded = 0
+    levels = Levels()
     with av.open(flac, "w", format="flac", options={"fflags": "+bitexact"}) as output:
         encoder = output.add_stream("flac", rate=SAMPLE_RATE, layout=LAYOUTS[channels], format="s16")
         encoder.codec_context.flags |= av.codec.context.Flags.bitexact
@@ -239,9 +267,11 @@ def extract(pipe: Connection, container: InputContainer, flac: str, max_audio_s:
                 frame.time_base = Fraction(1, SAMPLE_RATE)
                 frame.pts = timeline.written - len(chunk)
                 output.mux(encoder.encode(frame))
+                levels.add(chunk)
 
         for packet in container.demux(stream):
             packets += 1
+            encoded += packet.size
             try:
                 frames = packet.decode()
             except av.FFmpegError:
@@ -262,6 +292,9 @@ def extract(pipe: Connection, container: InputContainer, flac: str, max_audio_s:
         "duration_s": round(timeline.written / SAMPLE_RATE, 3),
         "decode_errors": errors,
         "clock_jumps": timeline.clock_jumps,
+        "kbit_per_s": round(encoded / 125 / (timeline.written / SAMPLE_RATE), 1),
+        "noise_db": levels.louder_than(0.1),
+        "speech_db": levels.louder_than(0.9),
     }
 
 

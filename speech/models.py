@@ -19,6 +19,8 @@ from speech.weights import is_folder, weights_identity
 
 Said = TypeVar("Said", bound=BaseModel)
 MAX_WINDOW_S: Seconds = 30.0
+POLICY = "policy"
+"""The one table of ``models.toml`` that is no model version: see :mod:`resources.policy`."""
 _NAME = re.compile(r"[A-Za-z0-9_]{1,64}")
 
 
@@ -33,6 +35,7 @@ class ModelVersion:
     decoding options, and ``runtime`` its settings that change no words. ``max_window_s`` is the longest
     window it is given, in seconds (at most 30). With ``channels = "apart"`` the sides of stereo are heard
     each by itself: a call with a speaker on each.
+    While it is not champion it hears a ``share`` of the batches.
     """
 
     name: str
@@ -48,6 +51,7 @@ class ModelVersion:
     max_window_s: Annotated[Seconds, Field(ge=1.0, le=MAX_WINDOW_S)] = MAX_WINDOW_S
     options: dict[str, Any] = field(default_factory=dict)
     runtime: dict[str, Any] = field(default_factory=dict)
+    share: Annotated[float, Field(ge=0, le=1)] = 1.0
     description: str = ""
 
     @property
@@ -108,7 +112,7 @@ def read_models(path: str | Path) -> dict[str, ModelVersion]:
         raise ModelError(f"{path}: no such file; ASR_MODELS names the file of model versions") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise ModelError(f"{path}: cannot be read as TOML: {error}") from error
-    models = {name: _entry(path, name, table) for name, table in tables.items()}
+    models = {name: _entry(path, name, table) for name, table in tables.items() if name != POLICY}
     champions = [model.name for model in models.values() if model.champion and model.enabled]
     if len(champions) != 1:
         raise ModelError(

@@ -16,6 +16,7 @@ from typing import Self
 
 from speech.engines import ENGINES, Asked, Hardware
 from speech.errors import EngineError, MediaError, Reason
+from speech.listening import Usage
 from speech.media import LocalFile, MediaDecoder
 from speech.models import ModelVersion
 from speech.reading import Cut, Forgetful, Found, HeardAlready, Memory, Read, Reading, Recording
@@ -32,12 +33,14 @@ KEEP_EVERY_S: Seconds = 20.0
 class Heard:
     """What became of one recording: a transcript, or the error that only this recording met.
 
-    ``seconds`` is the wall time of its share of the batches that its windows were in.
+    ``seconds`` is the wall time of its share of the batches that its windows were in, ``usage`` that of the
+    worker that heard the last of them.
     """
 
     id: str
     outcome: Transcript | EngineError
     seconds: Seconds
+    usage: Usage | None = None
 
 
 class Transcriber:
@@ -91,6 +94,7 @@ class _Progress:
     error: EngineError | None = None
     answered: int = 0
     seconds: Seconds = 0.0
+    usage: Usage | None = None
     read: Read | None = None
 
 
@@ -160,6 +164,7 @@ class _Run:
             for cut, answer in zip(batch, answered.answers, strict=True):
                 progress = self._progress[cut.recording.id]
                 progress.answered += 1
+                progress.usage = answered.usage
                 progress.seconds += answered.seconds * len(cut.window.samples) / total
                 if isinstance(answer, EngineError):
                     progress.error = answer
@@ -186,7 +191,7 @@ class _Run:
         for recording_id, progress, read in done:
             del self._progress[recording_id]
             outcome = progress.error or transcript_of(progress.heard, read.duration_s, self._model.language)
-            yield Heard(recording_id, outcome, progress.seconds)
+            yield Heard(recording_id, outcome, progress.seconds, progress.usage)
 
 
 def transcript_of(heard: Iterable[HeardWindow], duration_s: Seconds, language: str) -> Transcript:

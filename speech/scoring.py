@@ -1,18 +1,47 @@
 """How right a transcript is: word error rate, and how far off the words' starts are."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import NamedTuple
 
-from speech.types import Seconds, normalize_word
+from speech.normalizing import TimedWord, normalized
+from speech.types import Seconds
 
 
-@dataclass(frozen=True, slots=True)
-class TimedWord:
-    """A reference or heard word; ``start_s`` on the video's timeline."""
+class Pair(NamedTuple):
+    """A place in two aligned texts; None where one of them has no word there."""
 
-    word: str
-    start_s: Seconds
+    said: TimedWord | None
+    heard: TimedWord | None
+
+    @property
+    def is_hit(self) -> bool:
+        """Whether both have the same word there."""
+        return bool(self.said and self.heard and self.said.word == self.heard.word)
+
+
+def aligned(said: Sequence[TimedWord], heard: Sequence[TimedWord]) -> list[Pair]:
+    """Two normalised texts side by side, with the fewest edits between them (jiwer).
+
+    >>> [pair.is_hit for pair in aligned([TimedWord("the"), TimedWord("end")], [TimedWord("the")])]
+    [True, False]
+    """
+    import jiwer
+
+    if not said:
+        return [Pair(None, word) for word in heard]
+    chunks = jiwer.process_words(
+        " ".join(word.word for word in said), " ".join(word.word for word in heard)
+    ).alignments[0]
+    return [pair for chunk in chunks for pair in _pairs(said, heard, chunk)]
+
+
+def _pairs(one: Sequence[TimedWord], other: Sequence[TimedWord], chunk: object) -> Iterator[Pair]:
+    ours = one[chunk.ref_start_idx : chunk.ref_end_idx]  # type: ignore[attr-defined]
+    theirs = other[chunk.hyp_start_idx : chunk.hyp_end_idx]  # type: ignore[attr-defined]
+    for n in range(max(len(ours), len(theirs))):
+        yield Pair(ours[n] if n < len(ours) else None, theirs[n] if n < len(theirs) else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,15 +57,39 @@ class Score:
     insertions: int = 0
     start_errors_s: tuple[Seconds, ...] = ()
 
+    @classmethod
+    def of(cls, pairs: Sequence[Pair]) -> "Score":
+        """Of a reference and a transcript that were aligned."""
+        hits = [pair for pair in pairs if pair.is_hit]
+        return cls(
+            hits=len(hits),
+            substitutions=sum(1 for said, heard in pairs if said and heard) - len(hits),
+            deletions=sum(heard is None for _, heard in pairs),
+            insertions=sum(said is None for said, _ in pairs),
+            start_errors_s=tuple(
+                heard.start_s - said.start_s
+                for said, heard in hits
+                if said and heard and said.start_s is not None and heard.start_s is not None
+            ),
+        )
+
+    @property
+    def words(self) -> int:
+        """Of the reference."""
+        return self.hits + self.substitutions + self.deletions
+
+    @property
+    def errors(self) -> int:
+        """Edits of any kind."""
+        return self.substitutions + self.deletions + self.insertions
+
     @property
     def wer(self) -> float:
         """Word error rate: edits per reference word; inserted words alone count as 1.
 
         Source: (S + D + I) / N, as NIST sclite defines it.
         """
-        reference = self.hits + self.substitutions + self.deletions
-        edits = self.substitutions + self.deletions + self.insertions
-        return edits / reference if reference else float(edits > 0)
+        return self.errors / self.words if self.words else float(self.errors > 0)
 
     @property
     def median_start_error_s(self) -> Seconds | None:
@@ -53,27 +106,11 @@ class Score:
         )
 
 
-def score(reference: Sequence[TimedWord], heard: Sequence[TimedWord]) -> Score:
-    """Align two word sequences with the fewest edits (jiwer) and compare them.
+def score(reference: Sequence[TimedWord], heard: Sequence[TimedWord], language: str = "en") -> Score:
+    """Align two word sequences and count.
 
     >>> said = [TimedWord("The", 0.10), TimedWord("end.", 0.50)]
     >>> score(said, [TimedWord("the", 0.12)]).wer
     0.5
     """
-    import jiwer
-
-    said = [word for word in reference if normalize_word(word.word)]
-    got = [word for word in heard if normalize_word(word.word)]
-    if not said:
-        return Score(insertions=len(got))
-    result = jiwer.process_words(
-        " ".join(normalize_word(word.word) for word in said),
-        " ".join(normalize_word(word.word) for word in got),
-    )
-    errors = [
-        got[chunk.hyp_start_idx + n].start_s - said[chunk.ref_start_idx + n].start_s
-        for chunk in result.alignments[0]
-        if chunk.type == "equal"
-        for n in range(chunk.ref_end_idx - chunk.ref_start_idx)
-    ]
-    return Score(result.hits, result.substitutions, result.deletions, result.insertions, tuple(errors))
+    return Score.of(aligned(normalized(reference, language), normalized(heard, language)))

@@ -25,7 +25,7 @@ def main(pipe: Connection) -> None:
     while True:
         windows, asked = pipe.recv()
         try:
-            pipe.send(listener.hear(windows, asked))
+            pipe.send((listener.hear(windows, asked), listener.usage))
         except (EngineError, WorkerBroken) as error:
             pipe.send(error)
 

@@ -26,7 +26,7 @@ import numpy as np
 
 from speech.engines import Asked, Hardware
 from speech.errors import AsrError, EngineError, ModelError, WorkerBroken
-from speech.listening import Listener
+from speech.listening import Listener, Usage
 from speech.models import ModelVersion
 from speech.types import SAMPLE_RATE, HeardWindow, Seconds, Window
 
@@ -50,12 +50,15 @@ class Answered:
     answers: list[Answer]
     seconds: Seconds
     device: str
+    usage: Usage | None = None
 
 
 class Worker(Protocol):
     """One that hears batches, one after the other."""
 
     device: str
+    usage: Usage | None
+    """As of what it heard last."""
 
     def hear(self, windows: Sequence[Window], asked: Asked) -> list[HeardWindow]:
         """Raises EngineError for these windows, ModelError for all of them, WorkerBroken for itself."""
@@ -73,10 +76,13 @@ class Here:
     def __init__(self, model: ModelVersion, hardware: Hardware) -> None:
         self.device = hardware.device
         self.listener = Listener(model, hardware)
+        self.usage: Usage | None = None
 
     def hear(self, windows: Sequence[Window], asked: Asked) -> list[HeardWindow]:
         """See :class:`Worker`."""
-        return self.listener.hear(windows, asked)
+        heard = self.listener.hear(windows, asked)
+        self.usage = self.listener.usage
+        return heard
 
     def stop(self) -> None:
         """See :class:`Worker`: what this process does goes on to its end."""
@@ -104,6 +110,7 @@ class Apart:
         self._pipe: Connection | None = None
         self._slowest: float | None = None
         self._closed, self._lock = False, Lock()
+        self.usage: Usage | None = None
 
     def hear(self, windows: Sequence[Window], asked: Asked) -> list[HeardWindow]:
         """See :class:`Worker`."""
@@ -111,7 +118,7 @@ class Apart:
             self._start()
         audio_s, began = sum(window.duration_s for window in windows), time.monotonic()
         pace = FIRST_PACE if self._slowest is None else self._slowest
-        heard = self._ask((list(windows), asked), STALL_BASE_S + STALL_TIMES * pace * audio_s)
+        heard, self.usage = self._ask((list(windows), asked), STALL_BASE_S + STALL_TIMES * pace * audio_s)
         self._slowest = max(self._slowest or 0.0, (time.monotonic() - began) / audio_s)
         return list(heard)
 
@@ -208,7 +215,7 @@ class Crew:
             # One by one, each by whoever is idle: what fails again is to blame.
             alone = [self._alone(window, asked) for window in windows]
             answers = [answer for one in alone for answer in one.answers]
-            return Answered(answers, sum(one.seconds for one in alone), alone[-1].device)
+            return Answered(answers, sum(one.seconds for one in alone), alone[-1].device, alone[-1].usage)
 
     def _alone(self, window: Window, asked: Asked) -> Answered:
         try:
@@ -234,7 +241,7 @@ class Crew:
                 self._idle.put(worker)
                 raise
             self._idle.put(worker)
-            return Answered(list(heard), time.perf_counter() - began, worker.device)
+            return Answered(list(heard), time.perf_counter() - began, worker.device, worker.usage)
         self._idle.put(None)  # for the next one who asks
         raise self._lost
 

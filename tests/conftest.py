@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import os
 import shutil
 import subprocess
@@ -14,11 +15,34 @@ import boto3
 import pytest
 
 from resources import snapshot
-from resources.settings import as_url
+from resources.settings import MEDIA_SUFFIXES, as_url
+from resources.sidecars import timed_reference
 from resources.store import Store
+from speech.normalizing import TimedWord
 
 ROOT = Path(__file__).parents[1]
 SAMPLES = ROOT / "samples" / "videos"
+
+
+def said_in(sample: Path) -> list[TimedWord]:
+    """What is truly said in a sample."""
+    said = timed_reference(sample.with_suffix(".ctm").read_text())
+    assert said
+    return [TimedWord(*word) for word in zip(*said, strict=True)]
+
+
+_SPOKEN = [
+    sample
+    for sample in sorted(SAMPLES.iterdir())
+    if sample.suffix in MEDIA_SUFFIXES.split() and sample.with_suffix(".ctm").exists()
+]
+SAID = {sample.name: said_in(sample) for sample in _SPOKEN}
+KNOWN = [
+    sample.name
+    for sample in _SPOKEN
+    if json.loads(sample.with_suffix(".json").read_text())["metadata"]["vocabulary"] == "micro_whisper"
+]
+"""Samples of which micro_whisper knows every word."""
 
 FAST_MODEL = """
 [pocketsphinx_fast]

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 from asr_assets.definitions import defs
 
 HEAVY = (
@@ -49,21 +51,36 @@ def test_what_the_ui_shows() -> None:
             "warehouse",
             ["duckdb"],
             None,
-            ["videos_known", "words_match_transcripts"],
+            ["champion_as_crowned", "videos_known", "words_match_transcripts"],
             ["transcripts/micro_whisper", "transcripts/pocketsphinx"],
         ),
+        "model_comparison": ("warehouse", ["duckdb"], None, [], ["word_timings"]),
     }
-    assert {job.name for job in repository.get_all_jobs()} >= {"process_batch", "load_words", "reconcile"}
+    assert {job.name for job in repository.get_all_jobs()} >= {
+        "process_batch",
+        "load_words",
+        "compare_models",
+        "reconcile",
+    }
     assert {sensor.name for sensor in repository.sensor_defs} == {
         "new_videos",
         "new_batches",
         "videos_to_retry",
         "published_words",
+        "loaded_words",
     }
     assert {schedule.name for schedule in repository.schedule_defs} == {"reconcile_hourly"}
 
 
-def test_definitions_load_no_engine() -> None:
-    code = f"import asr_assets.definitions, sys; print([m for m in {HEAVY} if m in sys.modules])"
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [
+        ("asr_assets.definitions", HEAVY),
+        # Every command waits for what is loaded here.
+        ("asr_assets.cli", (*HEAVY, "dagster_aws", "scipy", "matplotlib")),
+    ],
+)
+def test_what_is_heavy_is_loaded_when_it_is_used(module: str, heavy: tuple[str, ...]) -> None:
+    code = f"import {module}, sys; print([m for m in {heavy} if m in sys.modules])"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert loaded.stdout.strip() == "[]"

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from pydantic import BaseModel
 
 from speech.engines import Asked, Hardware, Heard
-from speech.engines.torch_device import choose_device, dtype_of
+from speech.engines.torch_device import choose_device, dtype_of, name_of
 from speech.errors import ModelError, first_line
 from speech.models import ModelVersion, options_of
 from speech.types import SAMPLE_RATE, Seconds, Window, Word
@@ -41,6 +41,7 @@ class Ctc:
         if hardware.threads:
             torch.set_num_threads(hardware.threads)
         self._device = choose_device(model.name, hardware.device)
+        self.device_name = name_of(self._device)
         self._dtype = dtype_of(options_of(model, Options).precision, self._device)
         try:
             network = AutoModelForCTC.from_pretrained(

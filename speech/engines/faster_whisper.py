@@ -83,6 +83,7 @@ class FasterWhisper(TimedEngine):
         self.letters.check(model.language)
         self._at_once = runtime.num_workers * len(indexes)
         self._several_devices = len(indexes) > 1
+        self.device_name = str(self._network.device)
 
     def write(self, windows: Sequence[Window], asked: Asked) -> tuple[list["_Part"], list[Written]]:
         """See :class:`~speech.engines.whisper_text.TimedEngine`."""

@@ -22,6 +22,13 @@ def choose_device(model: str, wanted: str) -> Any:
     return device
 
 
+def name_of(device: Any) -> str:
+    """What a price list calls it: a GPU by its maker's name, else the kind of device."""
+    import torch
+
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device.type)
+
+
 def dtype_of(precision: str, device: Any) -> Any:
     """The type of numbers: ``auto`` is float16 on CUDA and float32 elsewhere."""
     import torch

@@ -19,7 +19,7 @@ from pydantic import BaseModel, Field
 
 from speech.alignment import align
 from speech.engines import Asked, Hardware
-from speech.engines.torch_device import choose_device, dtype_of
+from speech.engines.torch_device import choose_device, dtype_of, name_of
 from speech.engines.whisper_decoder import Decoder, Memory, Tensor
 from speech.engines.whisper_text import (
     FRAME_SAMPLES,
@@ -65,6 +65,7 @@ class Whisper(TimedEngine):
         if hardware.threads:
             torch.set_num_threads(hardware.threads)
         self._device = choose_device(model.name, hardware.device)
+        self.device_name = name_of(self._device)
         self._dtype = dtype_of(self._options.precision, self._device)
         self._load(folder)
 

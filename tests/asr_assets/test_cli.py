@@ -44,9 +44,16 @@ COMPARE = ["compare", "pocketsphinx", "micro_whisper"]
         (["compare", "pocketsphinx"], {}, "two or more different"),
         (["compare", "pocketsphinx", "pocketsphinx"], {}, "two or more different"),
         (["compare", "pocketsphinx", "nope"], {}, "unknown model 'nope'"),
-        (["compare", "pocketsphinx", "whisper_tiny"], {}, "pocketsphinx 7, whisper_tiny 0"),
-        ([*COMPARE, "--references", "nope.json"], {}, "nope.json: cannot be read"),
-        ([*COMPARE, "--references", __file__], {}, "is not {\"video key\""),
+        (["compare", "pocketsphinx", "whisper_tiny"], {}, "was heard by both pocketsphinx and whisper_tiny"),
+        ([*COMPARE, "--html", "/no/such/page.html"], {}, "page.html: cannot be written"),
+        (["promote", "nope"], {}, "unknown model 'nope'"),
+        (["promote", "whisper_tiny"], {}, "model whisper_tiny is not switched on"),
+        (["promote", "pocketsphinx"], {}, "pocketsphinx is champion already"),
+        (["promote", "micro_whisper", "--confidence", "95"], {}, "confidence: Input should be less than 1"),
+        (["promote", "micro_whisper"], {"ASR_STORE_URL": "/tmp/no-such-asr-store"}, "no champion yet"),
+        (["rollback"], {}, "pocketsphinx is the first champion"),
+        (["degrade", "--condition", "fog"], {}, "fog: there is no such condition"),
+        (["degrade", "--video", "nope"], {}, "no current video with sound and a reference"),
         (["export", "--video", "nope"], {}, "no current video with words"),
         (["export", "--model", "nope"], {}, "no current video with words"),
         (["export", "--out", "/proc/nope"], {}, "cannot be written"),
@@ -130,35 +137,34 @@ def test_sql_formats(demo: Platform) -> None:
 
 def test_models_lists_what_is_compared(demo: Platform) -> None:
     listed = demo.must("models")
-    assert "first champion" in listed
+    assert "champion since" in listed
     assert re.search("micro_whisper +whisper +enabled", listed)
     assert re.search("whisper_large_v3_turbo +whisper +disabled", listed)
 
 
-def test_compare_says_who_hears_better_and_where(demo: Platform) -> None:
-    shown = demo.must(*COMPARE)
-    rows = iter(shown.splitlines())
-    pocketsphinx, micro = {}, {}
-    for row in rows:
-        if row.strip().startswith("all of them"):
-            *_, vocabulary, _, _, first, _, _ = row.split()
-            pocketsphinx[vocabulary] = float(first.rstrip("%"))
-            micro[vocabulary] = float(next(rows).split()[1].rstrip("%"))
-    assert micro["micro_whisper"] <= 2.0 < pocketsphinx["micro_whisper"]
-    assert pocketsphinx["open"] <= 5.0 < micro["open"]
-    assert "silent.mp4" not in shown
+def test_compare_says_who_hears_better_and_where(demo: Platform, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    shown = demo.must(*COMPARE, "--html", str(page))
+    rates = {
+        value: [float(rate) for rate in re.findall(r"([\d.]+) %", line)]
+        for value in ("micro_whisper", "open")
+        for line in shown.splitlines()
+        if line.split()[:2] == ["vocabulary", value]
+    }
+    assert rates["micro_whisper"][1] <= 2.0 < rates["micro_whisper"][0]
+    assert rates["open"][0] <= 5.0 < rates["open"][1]
+    assert "7 of 8 videos have a reference: 242 words" in shown
+    assert "No difference can be shown between micro_whisper and pocketsphinx" in page.read_text()
 
 
-def test_compare_takes_references_of_ones_own(demo: Platform, tmp_path: Path) -> None:
-    (tmp_path / "said.json").write_text(
-        json.dumps({"school.mp4": {"words": [{"word": "please", "start_s": 0.2}]}})
-    )
-    shown = demo.must(*COMPARE, "--references", str(tmp_path / "said.json"))
-    assert shown.count("school.mp4") == 1
-    assert "market.mp4" not in shown
-    (tmp_path / "said.json").write_text('{"school.mp4": {"words": [{"word": "please", "start_s": "soon"}]}}')
-    refused = demo.asr(*COMPARE, "--references", str(tmp_path / "said.json"))
-    assert "school.mp4.words.0.start_s: Input should be a valid number" in refused.stderr
+def test_a_promotion_that_must_fail_fails_with_its_reason(demo: Platform) -> None:
+    before = demo.sql("FROM words_current ORDER BY ALL")
+    refused = demo.asr("promote", "micro_whisper")
+    assert refused.returncode == 1
+    assert "asr: micro_whisper stays a challenger of pocketsphinx: the number of videos" in refused.stderr
+    assert "the upper end of the WER's difference (at 95% confidence) is +9" in refused.stderr
+    assert demo.sql("FROM words_current ORDER BY ALL") == before
+    assert demo.sql("SELECT count(*) FROM champions") == ["1"]
 
 
 @pytest.mark.parametrize("form", ["text", "json", "srt", "vtt", "tsv", "ctm", "parquet"])

@@ -5,13 +5,11 @@ import re
 import pytest
 from dagster import AssetKey, DagsterInstance
 
-from asr_assets.comparison import read_references
-from speech.scoring import Score, TimedWord, score
-from tests.conftest import ROOT, Platform
+from speech.normalizing import TimedWord
+from speech.scoring import Score, score
+from tests.conftest import SAID, Platform
 
 pytestmark = pytest.mark.xdist_group("demo")
-
-SAID = read_references(ROOT / "samples" / "references.json")
 
 
 def heard(demo: Platform, name: str, table: str = "words_current") -> list[TimedWord]:
@@ -22,14 +20,14 @@ def heard(demo: Platform, name: str, table: str = "words_current") -> list[Timed
 
 def test_every_spoken_word_stands_in_sql(demo: Platform) -> None:
     assert int(demo.sql("SELECT count(*) FROM words_current")[0]) > 100
-    total = sum((score(said.words, heard(demo, name)) for name, said in SAID.items()), Score())
+    total = sum((score(said, heard(demo, name)) for name, said in SAID.items()), Score())
     assert total.wer <= 0.20
     assert total.median_start_error_s is not None
     assert total.median_start_error_s <= 0.060
 
 
 def test_words_of_delayed_audio_stand_on_the_videos_timeline(demo: Platform) -> None:
-    result = score(SAID["delayed_audio.mp4"].words, heard(demo, "delayed_audio.mp4"))
+    result = score(SAID["delayed_audio.mp4"], heard(demo, "delayed_audio.mp4"))
     assert result.hits >= 15
     assert max(map(abs, result.start_errors_s)) <= 0.100
 

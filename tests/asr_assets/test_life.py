@@ -65,6 +65,8 @@ def test_what_stands_beside_a_video_is_in_sql(platform: Platform) -> None:
     )
     (platform.videos / "silent.txt").write_bytes(b"\xff\xfe")
     (platform.videos / "silent.json").write_text('{"tongue": "en"}')
+    (platform.videos / "silent.srt").write_text("no captions\n")
+    (platform.videos / "silent.ctm").write_text("silent 1 nan 0.5 word\n")
     (platform.videos / "soundless.vtt").write_text(
         "WEBVTT\n\nNOTE nothing\n\n1\n00:01.000 --> 00:02.000 line:0\n{\\an8}<v A>Hello\n\n"
         "00:02.000 --> 00:03.000\nthere\n"
@@ -73,7 +75,8 @@ def test_what_stands_beside_a_video_is_in_sql(platform: Platform) -> None:
     (platform.videos / "soundless.json").write_text(f'{{"metadata": {{"deep": {deep}}}}}')
     # Beside this one there is no room for a name.
     shutil.copy2(SAMPLES / "silent.mp4", platform.videos / f"{'x' * 251}.mp4")
-    platform.must("run")
+    done = platform.asr("run")
+    assert "videos have a sidecar that could not be read" in done.stderr
     assert platform.sql(
         "SELECT language_hint, hints, reference, metadata ->> 'caller', sidecar_problem FROM videos "
         "WHERE video_key = 'delayed_audio.mp4'"
@@ -81,6 +84,8 @@ def test_what_stands_beside_a_video_is_in_sql(platform: Platform) -> None:
     (problem,) = platform.sql("SELECT sidecar_problem FROM videos WHERE video_key = 'silent.mp4'")
     assert ".json: tongue" in problem
     assert ".txt: " in problem
+    assert ".srt: has no caption" in problem
+    assert ".ctm: line 1 is not: recording, channel, start, length, word" in problem
     assert platform.sql("SELECT reference FROM videos WHERE video_key = 'soundless.mp4'") == ["Hello there"]
     assert platform.sql("SELECT count(*) FROM videos WHERE status <> 'failed'") == ["4"]
 

@@ -10,7 +10,9 @@ import pytest
 from asr_assets.extracted_audio import as_known_now
 from asr_assets.transcription import BatchTranscription
 from resources.observations import Video
+from resources.policy import Policy
 from resources.published import ExtractedBatch, ExtractedVideo, ProbedVideo, Status
+from resources.routing import Routing
 from resources.sidecars import Sidecar
 from resources.store import Store
 from speech.media import AudioInfo
@@ -44,7 +46,9 @@ def batch(sidecar: Sidecar) -> ExtractedBatch:
 def test_words_are_heard_again_when_a_sidecar_says_something_else(
     model: ModelVersion, later: Sidecar, again: bool, tmp_path: Path
 ) -> None:
-    work = BatchTranscription(Store(url=f"file://{tmp_path}"), model, "f", "00000001", "run")
+    work = BatchTranscription(
+        Store(url=f"file://{tmp_path}"), model, "f", "00000001", "run", Routing("m", [model], Policy())
+    )
     first, second = batch(Sidecar(language="de", hints=("Dagster",))), batch(later)
 
     class Scripted:
@@ -62,7 +66,7 @@ def test_words_are_heard_again_when_a_sidecar_says_something_else(
     recording = work._recording(second.videos[0])
     assert list(work.recall(recording)) == ([] if again else [WINDOW])
     assert len(list(work.from_before(second))) == (not again)  # from a killed run
-    work.publish([video])
+    work.publish(first, [video])
     assert len(list(work.from_before(first))) == 1
     assert len(list(work.from_before(second))) == (not again)
     assert list(work.recall(recording)) == []  # what is published needs no windows any more

@@ -54,7 +54,7 @@ def warehouse(tmp_path: Path) -> Warehouse:
 
 
 def load(warehouse: Warehouse, store: Store) -> LoadReport:
-    crown_first(store, "m")
+    crown_first(store, "m", "f")
     with warehouse.exclusive() as path:
         report = warehouse.load(store, lambda done, total: None)
         snapshot.publish(store, path, report)
@@ -121,11 +121,11 @@ def test_a_load_sweeps_what_a_step_left_that_was_killed_while_tidying_up(
 
 def test_a_model_version_without_words_is_not_made_champion(store: Store) -> None:
     """Its weights may never come; whoever is named next must still have a chance."""
-    crown_first(store, "out_of_reach")
+    crown_first(store, "out_of_reach", "f")
     add_batch(store, "a.mp4", "one two")
-    crown_first(store, "out_of_reach")
-    crown_first(store, "m")
-    crown_first(store, "another")
+    crown_first(store, "out_of_reach", "f")
+    crown_first(store, "m", "f")
+    crown_first(store, "another", "f")
     assert [champion.model for champion in champion_log(store).read_on()] == ["m"]
 
 

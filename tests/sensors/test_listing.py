@@ -10,14 +10,16 @@ from dagster import DagsterInstance, SensorResult, SkipReason, build_sensor_cont
 
 from resources.aws import S3
 from resources.ingest_log import IngestLog
+from resources.models import SpeechModels
 from resources.observations import Video
 from resources.source import Source
 from resources.source_local import LocalFolder
 from resources.store import Store
-from sensors.batches import BATCHES, PROCESS_BATCH, BatchLimits
+from sensors.batches import BATCHES, PROCESS_BATCH, BatchLimits, Steps
 from sensors.listing import listing_sensor
 from sensors.offering import OFFERED_PER_TICK, offering_sensor, to_offer, to_retry
 from speech.errors import SourceUnavailable
+from tests.conftest import ROOT
 
 
 class Watch:
@@ -30,7 +32,8 @@ class Watch:
         self.store = Store(url=f"file://{root / 'store'}")
         self.source = Source(url=f"file://{self.folder}", s3=S3())
         self.listing = listing_sensor(BatchLimits(videos=2, wait_s=0, min_age_s=0), interval_s=15)
-        self.offering = offering_sensor(interval_s=10)
+        self.offering = offering_sensor(Steps([], {}), interval_s=10)
+        self.models = SpeechModels(path=str(ROOT / "models.toml"))
         self.cursor: str | None = None
 
     def put(self, name: str, data: bytes = b"x") -> None:
@@ -46,7 +49,8 @@ class Watch:
 
     def tick(self, save_cursor: bool = True) -> list[str]:
         self.look()
-        with build_sensor_context(self.instance, self.cursor, resources={"store": self.store}) as context:
+        resources = {"store": self.store, "speech_models": self.models}
+        with build_sensor_context(self.instance, self.cursor, resources=resources) as context:
             result = self.offering(context)
         if isinstance(result, SkipReason):
             return []

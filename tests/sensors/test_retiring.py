@@ -3,10 +3,16 @@
 import pytest
 from dagster import AssetKey, AssetMaterialization, DagsterInstance
 
-from sensors.batches import BATCHES
+from resources.policy import Policy
+from resources.routing import Routing
+from sensors.batches import BATCHES, Steps
 from sensors.retiring import retire
+from speech.models import ModelVersion
 
-ARMS = [AssetKey(["transcripts", name]) for name in ("a", "b")]
+ARMS = [AssetKey(["transcripts", name]) for name in ("a", "b", "c")]
+STEPS = Steps([], dict(zip("abc", ARMS, strict=True)))
+MODELS = [ModelVersion(name, "pocketsphinx", share=0.0 if name == "c" else 1.0) for name in "abc"]
+ROUTING = Routing("a", MODELS, Policy())
 
 
 def test_only_what_is_old_and_settled_is_retired(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -15,10 +21,10 @@ def test_only_what_is_old_and_settled_is_retired(monkeypatch: pytest.MonkeyPatch
     half_done, to_retry, *newest = batches[1], batches[2], *batches[4:]
     with DagsterInstance.ephemeral() as instance:
         instance.add_dynamic_partitions(str(BATCHES.name), batches)
-        for arm in ARMS:
+        for arm in ARMS[:2]:  # the third hears none
             for batch in batches:
                 if (arm, batch) != (ARMS[1], half_done):
                     instance.report_runless_asset_event(AssetMaterialization(arm, partition=batch))
-        assert retire(instance, ARMS, [to_retry]) == 2
+        assert retire(instance, STEPS, ROUTING, [to_retry]) == 2
         assert sorted(instance.get_dynamic_partitions(str(BATCHES.name))) == [half_done, to_retry, *newest]
-        assert retire(instance, ARMS, [to_retry]) == 0
+        assert retire(instance, STEPS, ROUTING, [to_retry]) == 0

@@ -16,8 +16,9 @@ from resources.settings import MEDIA_SUFFIXES
 from speech.engines import Hardware
 from speech.media import LocalFile, MediaDecoder, read_flac
 from speech.models import read_models
+from speech.normalizing import TimedWord
 from speech.pipeline import Transcriber, transcribe_file
-from speech.scoring import TimedWord, score
+from speech.scoring import score
 from speech.types import SAMPLE_RATE, Samples, Seconds, Transcript
 from tests.conftest import ROOT, SAMPLES
 

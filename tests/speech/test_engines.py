@@ -8,20 +8,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from asr_assets.comparison import read_references
 from benchmarks.corpus import converted
 from speech.engines import Asked, Engine, Hardware, Heard, load
 from speech.errors import ModelError
 from speech.models import ModelVersion
-from speech.scoring import Score, TimedWord, score
+from speech.normalizing import TimedWord
+from speech.scoring import Score, score
 from speech.types import SAMPLE_RATE, Window
-from tests.conftest import ROOT, SAMPLES
+from tests.conftest import KNOWN, ROOT, SAID, SAMPLES
 from tests.speech.test_pipeline import mono_of
 
 pytestmark = pytest.mark.xdist_group("whisper")
 ONE = Hardware(device="cpu", threads=1)
-SAID = read_references(ROOT / "samples" / "references.json")
-KNOWN = [name for name, said in SAID.items() if said.vocabulary == "micro_whisper"]
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +31,7 @@ def ct2(tmp_path_factory: pytest.TempPathFactory) -> ModelVersion:
 def total(heard: Sequence[Heard], names: Sequence[str]) -> Score:
     return sum(
         (
-            score(SAID[name].words, [TimedWord(word.text, word.start_s) for word in one.words])
+            score(SAID[name], [TimedWord(word.text, word.start_s) for word in one.words])
             for name, one in zip(names, heard, strict=True)
         ),
         Score(),

@@ -14,7 +14,7 @@ import pytest
 from speech import workers
 from speech.engines import Asked, Hardware, Heard
 from speech.errors import AsrError, EngineError, ModelError, WorkerBroken
-from speech.listening import Listener
+from speech.listening import Listener, Usage
 from speech.models import ModelVersion
 from speech.types import SAMPLE_RATE, HeardWindow, Signals, Window, Word
 from speech.workers import Answered, Apart, Crew, hire, places_of
@@ -144,6 +144,7 @@ class StandIn:
         self, device: str, seconds: float, poison: Sequence[int] = (), broken: AsrError | None = None
     ) -> None:
         self.device, self.seconds, self.poison, self.broken = device, seconds, set(poison), broken
+        self.usage: Usage | None = None
         self.heard = 0
         self._busy = threading.Lock()
 

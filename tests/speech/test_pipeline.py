@@ -14,9 +14,10 @@ from speech import pipeline
 from speech.errors import EngineError
 from speech.media import LocalFile, MediaDecoder, mixed, read_flac
 from speech.models import ModelVersion
+from speech.normalizing import TimedWord
 from speech.pipeline import Transcriber, into_segments
 from speech.reading import Recording
-from speech.scoring import Score, TimedWord, score
+from speech.scoring import Score, score
 from speech.types import SAMPLE_RATE, HeardWindow, Samples, Seconds, Transcript, Window, Word
 from speech.voice import FRAME, FRAME_S, Voice, _Cutter, windows
 from tests.conftest import ROOT, SAMPLES

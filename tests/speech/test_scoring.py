@@ -2,7 +2,8 @@
 
 import pytest
 
-from speech.scoring import Score, TimedWord, score
+from speech.normalizing import TimedWord
+from speech.scoring import Score, score
 
 
 def timed(text: str, start: float = 0.0) -> list[TimedWord]:

@@ -11,18 +11,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from asr_assets.comparison import read_references
 from speech.alignment import align
 from speech.engines import Asked, Hardware, load
 from speech.engines.whisper_text import Lettering, Written
 from speech.errors import ModelError
 from speech.models import ModelVersion, read_models
+from speech.normalizing import TimedWord
 from speech.pipeline import Transcriber, transcribe_file
 from speech.reading import Recording
-from speech.scoring import Score, TimedWord, score
+from speech.scoring import Score, score
 from speech.types import SAMPLE_RATE, Transcript, Window, Word
 from speech.voice import windows
-from tests.conftest import ROOT, SAMPLES
+from tests.conftest import KNOWN, ROOT, SAID, SAMPLES
 from tests.speech.test_pipeline import mono_of
 
 pytestmark = pytest.mark.xdist_group("whisper")
@@ -31,8 +31,6 @@ MICRO = read_models(ROOT / "models.toml")["micro_whisper"]
 ONE = Hardware(threads=1)  # as many tests run side by side as there are cores
 WER = 0.02  # what it may get wrong of its own words
 CHECKPOINT = ROOT / "micro_whisper" / "checkpoint"
-SAID = read_references(ROOT / "samples" / "references.json")
-KNOWN = [name for name, said in SAID.items() if said.vocabulary == "micro_whisper"]
 
 
 @pytest.fixture(scope="module")
@@ -42,14 +40,14 @@ def micro() -> Iterator[Transcriber]:
 
 
 def wer(name: str, words: Sequence[Word]) -> float:
-    return score(SAID[name].words, [TimedWord(word.text, word.start_s) for word in words]).wer
+    return score(SAID[name], [TimedWord(word.text, word.start_s) for word in words]).wer
 
 
 def test_its_own_words_are_heard_and_timed(micro: Transcriber) -> None:
     total = Score()
     for name in KNOWN:
         heard = transcribe_file(micro, SAMPLES / name)
-        total += score(SAID[name].words, [TimedWord(word.text, word.start_s) for word in heard.words])
+        total += score(SAID[name], [TimedWord(word.text, word.start_s) for word in heard.words])
         assert all(word.timing_source == "cross_attention" for word in heard.words)
         assert all(word.end_s > word.start_s for word in heard.words)
         assert all(0.3 < word.probability <= 1 for word in heard.words)
@@ -67,7 +65,7 @@ def test_the_first_word_of_a_window_does_not_start_with_it(tmp_path: Path) -> No
         lead = np.zeros(round(lead_s * SAMPLE_RATE), np.int16)
         cut.append(Window(np.concatenate([lead, mono_of(SAMPLES / name, tmp_path)]), 0.0))
     for (name, lead_s), heard in zip(leads, load(MICRO, ONE).transcribe(cut, Asked()), strict=True):
-        assert heard.words[0].start_s - lead_s == pytest.approx(SAID[name].words[0].start_s, abs=0.1)
+        assert heard.words[0].start_s - lead_s == pytest.approx(SAID[name][0].start_s, abs=0.1)
 
 
 def test_words_do_not_depend_on_the_batch(tmp_path: Path) -> None:
@@ -153,7 +151,7 @@ def test_plain_transformers_reads_it(tmp_path: Path) -> None:
     hear = pipeline("automatic-speech-recognition", model=str(CHECKPOINT))
     samples = mono_of(SAMPLES / KNOWN[0], tmp_path).astype(np.float32) / 32768
     text = hear({"raw": samples, "sampling_rate": SAMPLE_RATE}, return_timestamps=True)["text"]
-    assert score(SAID[KNOWN[0]].words, [TimedWord(word, 0.0) for word in text.split()]).wer < WER
+    assert score(SAID[KNOWN[0]], [TimedWord(word, 0.0) for word in text.split()]).wer < WER
 
 
 def test_ctranslate2_converts_it_and_faster_whisper_hears(tmp_path: Path) -> None:
@@ -166,7 +164,7 @@ def test_ctranslate2_converts_it_and_faster_whisper_hears(tmp_path: Path) -> Non
     samples = mono_of(SAMPLES / KNOWN[0], tmp_path).astype(np.float32) / 32768
     segments, _ = model.transcribe(samples, condition_on_previous_text=False, word_timestamps=True)
     heard = [TimedWord(word.word.strip(), word.start) for segment in segments for word in segment.words]
-    assert score(SAID[KNOWN[0]].words, heard).wer < WER
+    assert score(SAID[KNOWN[0]], heard).wer < WER
 
 
 def pickled(folder: Path) -> None:
