@@ -33,7 +33,7 @@ unit: .venv/installed-dev
 	$(BIN)/pytest -n 2 --dist loadgroup -m "not long"
 
 test-long: .venv/installed-dev  ## What takes minutes: real daemons, from a video or an event to its words
-	$(BIN)/pytest -n 2 --dist loadgroup -m long tests/asr_assets
+	$(BIN)/pytest -n 2 --dist loadgroup -m long tests
 
 bench-ingestion: .venv/installed-dev  ## A hundred thousand changing objects, ten million listed ones, a kill at every step
 	$(BIN)/python -m benchmarks.ingestion

@@ -57,6 +57,7 @@ def kill_when(platform: Platform, pattern: str) -> bool:
     return False
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "moment",
     [

@@ -71,6 +71,7 @@ def test_sound_lies_where_it_was(
     assert abs(later_s(recording[half:], twin[half:])) < 0.0005
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("condition", CONDITIONS)
 def test_the_sides_of_stereo_stay_apart(
     decoder: MediaDecoder, stereo: Samples, tmp_path: Path, condition: str
@@ -87,6 +88,7 @@ def test_the_sides_of_stereo_stay_apart(
             assert abs(later_s(call[side], twin[side])) < 0.0005
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("condition", CONDITIONS)
 def test_the_same_seed_gives_the_same_bytes(recording: Samples, condition: str) -> None:
     short = recording[: 3 * SAMPLE_RATE]
@@ -95,6 +97,7 @@ def test_the_same_seed_gives_the_same_bytes(recording: Samples, condition: str) 
     assert (degrade(short, condition, seed=2) != once) == (condition in NOISES)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("condition", CONDITIONS)
 @pytest.mark.parametrize("samples", [1, 1000, SAMPLE_RATE])
 def test_silence_and_clicks_are_recordings_too(condition: str, samples: int) -> None:
