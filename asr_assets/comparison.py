@@ -49,14 +49,19 @@ def rows_of(connection: duckdb.DuckDBPyConnection, pair: Pair) -> list[dict[str,
         "FROM comparison WHERE model_a = ? AND model_b = ? ORDER BY condition <> 'all', condition, value",
         list(pair),
     )
-    names = [column[0] for column in found.description or ()]
-    rows = [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+    rows = by_name(found)
     if not rows or rows[0]["condition"] != "all":  # none but twins
         raise NothingInCommon(
             f"no current video was heard by both {pair.a} and {pair.b} as they are now defined; asr run has "
             "each hear what it lacks, asr models lists the definitions"
         )
     return rows
+
+
+def by_name(answer: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
+    """All rows of an answer, each by name of column."""
+    names = [column[0] for column in answer.description or ()]
+    return [dict(zip(names, row, strict=True)) for row in answer.fetchall()]
 
 
 def totals(row: dict[str, Any], pair: Pair) -> Table:

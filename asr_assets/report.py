@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 import duckdb
 
 from asr_assets import comparison_pictures as pictures
+from asr_assets.comparison import by_name
 from speech.comparing import WordDiff, who_is_right
 from speech.errors import AsrError
 from speech.normalizing import TimedWord, normalized
@@ -177,9 +178,7 @@ def _shortened(words: Sequence[str]) -> Iterable[Part]:
 
 
 def _rows(connection: duckdb.DuckDBPyConnection, sql: str, asked: dict[str, Any]) -> list[dict[str, Any]]:
-    found = connection.execute(sql, asked)
-    names = [column[0] for column in found.description or ()]
-    return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+    return by_name(connection.execute(sql, asked))
 
 
 def number(value: float | None, form: str = ",.0f", unit: str = "", scale: float = 1) -> str:

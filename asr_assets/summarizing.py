@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import duckdb
 
 from asr_assets.comparing import MEASURED
+from asr_assets.comparison import by_name
 from resources.comparisons import Pair
-from speech.evidence import CONFIDENCE, REPLICATIONS, Calibration, Difference, wer_difference
+from speech.evidence import CONFIDENCE, Calibration, Difference, wer_difference
 from speech.normalizing import normalizer_version
 
 
@@ -21,6 +22,8 @@ class Definitions(NamedTuple):
     b: str
 
 
+MAX_VALUES = 20
+"""Of what sidecars say: a key with more of them is a name, and no condition."""
 _SUMMARY = Path(__file__).with_name("summary.sql").read_text(encoding="utf-8")
 
 
@@ -29,29 +32,11 @@ def summarize(
     pair: Pair,
     definitions: Definitions,
     prices: Mapping[str, float],
-    max_values: int = 20,
-    replications: int = REPLICATIONS,
 ) -> list[dict[str, Any]]:
     """The rows of the table ``comparison`` for a pair; none where both have heard no current video.
 
-    ``prices`` are of an hour of a worker, by device. What sidecars say has ``max_values`` values at
-    most, or is no condition.
+    ``prices`` are of an hour of a worker, by device.
     """
-    found = connection.execute(
-        _SUMMARY,
-        {
-            "a": pair.a,
-            "b": pair.b,
-            "fingerprint_a": definitions.a,
-            "fingerprint_b": definitions.b,
-            "normalizer": normalizer_version(),
-            "devices": list(prices.keys()),
-            "prices": list(prices.values()),
-            "max_values": max_values,
-            "measured": list(MEASURED),
-        },
-    )
-    names = [column[0] for column in found.description or ()]
     about = {
         "model_a": pair.a,
         "model_b": pair.b,
@@ -59,8 +44,14 @@ def summarize(
         "fingerprint_b": definitions.b,
         "normalizer": normalizer_version(),
     }
-    rows = [dict(zip(names, row, strict=True)) for row in found.fetchall()]
-    return [about | _rounded(_judged(row, replications)) for row in rows if row["videos"]]
+    asked = {
+        "devices": list(prices.keys()),
+        "prices": list(prices.values()),
+        "max_values": MAX_VALUES,
+        "measured": list(MEASURED),
+    }
+    rows = by_name(connection.execute(_SUMMARY, about | asked))
+    return [about | _rounded(_judged(row)) for row in rows if row["videos"]]
 
 
 def _rounded(row: dict[str, Any]) -> dict[str, Any]:
@@ -68,11 +59,11 @@ def _rounded(row: dict[str, Any]) -> dict[str, Any]:
     return {name: float(f"{value:.9g}") if isinstance(value, float) else value for name, value in row.items()}
 
 
-def _judged(row: dict[str, Any], replications: int) -> dict[str, Any]:
+def _judged(row: dict[str, Any]) -> dict[str, Any]:
     """With what SQL alone cannot say."""
     counts = row.pop("counts")
     sure = {side: _calibration(row, side) for side in "ab"}
-    difference = difference_of(counts or [], replications=replications)
+    difference = difference_of(counts or [])
     return row | {
         "wer_difference": difference and difference.value,
         "wer_difference_low": difference and difference.low,
@@ -84,13 +75,11 @@ def _judged(row: dict[str, Any], replications: int) -> dict[str, Any]:
     }
 
 
-def difference_of(
-    counts: list[tuple[int, int, int]], confidence: float = CONFIDENCE, replications: int = REPLICATIONS
-) -> Difference | None:
+def difference_of(counts: list[tuple[int, int, int]], confidence: float = CONFIDENCE) -> Difference | None:
     """From errors of A, errors of B and words of each video; None where no words are said."""
     # In an order of their own: the same evidence gives the same interval on every machine.
     errors_a, errors_b, words = zip(*sorted(counts), strict=True) if counts else ((), (), ())
-    return wer_difference(errors_a, errors_b, words, confidence, replications) if sum(words) else None
+    return wer_difference(errors_a, errors_b, words, confidence) if sum(words) else None
 
 
 def _calibration(row: dict[str, Any], side: str) -> Calibration | None:

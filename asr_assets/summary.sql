@@ -19,7 +19,7 @@ WITH heard AS (
     JOIN videos_current AS v USING (video_id)
     LEFT JOIN priced AS a ON a.video_id = c.video_id AND a.model_version = c.model_a
     LEFT JOIN priced AS b ON b.video_id = c.video_id AND b.model_version = c.model_b
-    WHERE c.model_a = $a AND c.model_b = $b AND c.fingerprint_a = $fingerprint_a
+    WHERE c.model_a = $model_a AND c.model_b = $model_b AND c.fingerprint_a = $fingerprint_a
       AND c.fingerprint_b = $fingerprint_b AND c.normalizer = $normalizer
 ), under AS (
     SELECT 'all' AS condition, 'all' AS value, * FROM pair WHERE conditions['condition'] = 'original'
