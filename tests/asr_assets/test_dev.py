@@ -117,6 +117,7 @@ def test_killed_in_the_middle_the_daemon_goes_on_by_itself(platform: Platform, k
             running.wait(60)
     again = Dev(platform)
     try:
+        wait_for(again.up, 90)
         for video in ("weather.mp4", "library.mp4", "street.mkv"):
             wait_for(partial(spoken, platform, video, "micro_whisper"), 240)
         # Its words are there before the run is: the other model's may still be to come.
