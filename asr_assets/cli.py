@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-import duckdb
 import typer
 
 from asr_assets import cli_models
@@ -133,9 +132,9 @@ def search(
 ) -> None:
     """Find a phrase in the current words."""
     with reading(Settings.from_env()) as connection:
-        hits = find(connection, phrase, limit)
+        found = find(connection, phrase, limit)
     shown = table("video", "from", "to", "probability", "context")
-    for hit in hits:
+    for hit in found.hits:
         shown.add_row(
             printable(hit.video_key),
             f"{hit.start_s:.2f}",
@@ -143,24 +142,23 @@ def search(
             f"{hit.probability:.2f}",
             hit.context,
         )
-    if not hits:
+    if not found.count:
         raise AsrError(f"nobody says {phrase!r} in the current words")
     out.print(shown)
+    if found.count > len(found.hits):
+        err.print(f"these are the first {len(found.hits)} of {found.count} places; --limit shows more")
 
 
 @app.command()
 def sql(
     query: Annotated[str, typer.Argument(help="One SELECT over words_current, videos_current, words, ...")],
     format: Annotated[TableFormat, typer.Option(help="What to print")] = TableFormat.TABLE,
+    seconds: Annotated[float, typer.Option(help="How long it may take", min=0.1)] = snapshot.SECONDS,
 ) -> None:
     """Ask the published copy of the warehouse. It can read no files and write nothing."""
-    with reading(Settings.from_env()) as connection:
-        answer = snapshot.query(connection, query)
+    with reading(Settings.from_env()) as connection, snapshot.query(connection, query, seconds) as answer:
         columns = [column[0] for column in answer.description or ()]
-        try:
-            write_rows(columns, rows_of(answer), format)
-        except duckdb.Error as error:
-            raise snapshot.refused(error) from error
+        write_rows(columns, rows_of(answer), format)
 
 
 @app.command(name="verify")
@@ -196,6 +194,18 @@ def retry(workers: Workers = 0) -> None:
     settings = Settings.from_env()
     process_everything(settings, workers, again=True)
     summarize(settings)
+
+
+@app.command()
+def rebuild() -> None:
+    """Make the DuckDB file anew from the store, row for row, and publish it. Until then the former serves."""
+    from asr_assets.rebuilding import rebuild as anew
+
+    shown = table("table", "rows before", "rows now", "the same")
+    with saying_when_interrupted(), Bars(err) as bars, bars.busy("loading all that was published"):
+        for name, before, now in anew(Settings.from_env()):
+            shown.add_row(name, str(before and before.rows), str(now.rows), "yes" if now == before else "no")
+    out.print(shown)
 
 
 @app.command()

@@ -11,7 +11,7 @@ from asr_assets.transcripts import transcripts_asset, transcripts_key
 from asr_assets.word_timings import WORD_TIMINGS, word_timings_asset
 from resources.event_queue import EventQueue
 from resources.models import SpeechModels
-from resources.settings import Settings, local_path
+from resources.settings import Settings
 from resources.source import Source
 from resources.store import Store
 from resources.warehouse import Warehouse
@@ -87,7 +87,7 @@ def build(settings: Settings) -> Definitions:
                     WORD_TIMINGS,
                     LOAD_WORDS,
                     after=[extracted_audio.key, *transcripts_keys],
-                    interval_s=20 if local_path(settings.source_url) else 60,
+                    interval_s=settings.publish_every_s,
                     log=True,
                 ),
                 "Asks for a load when transcripts were published that the warehouse does not have.",

@@ -6,6 +6,7 @@ next load goes on from what the ledger says. Loading an object again replaces wh
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
@@ -26,9 +27,17 @@ from resources.published import (
     PublishedTranscripts,
     TranscriptsHead,
 )
+from resources.spoken import segments_of, words_of
 from resources.store import Store, StoredObject
 from speech.errors import StoreError
 from speech.media import MediaInfo
+
+POSTINGS_RUN = 4_000_000
+"""Words in a sorted run of postings, at least. A search looks through the words that are in none yet (30 row
+groups), and through a row group or two of each run: 25 runs for a hundred million words."""
+
+READERS = 8
+"""Objects read at once."""
 
 T = TypeVar("T")
 
@@ -136,7 +145,7 @@ class Loader:
         self.objects += len(objects)
 
     def _load_extracted(self, keys: list[str]) -> None:
-        batches = [self._present(key, ExtractedBatch.read(self._store, key)) for key in keys]
+        batches = self._all_present(keys, ExtractedBatch.read)
         rows = [_video_columns(video) for batch in batches for video in batch.videos]
         if not rows:
             return  # all of them were erased
@@ -149,49 +158,65 @@ class Loader:
         )
 
     def _load_transcripts(self, keys: list[str]) -> None:
-        published = [self._present(key, PublishedTranscripts.read(self._store, key)) for key in keys]
+        published = self._all_present(keys, PublishedTranscripts.read)
         for transcripts in published:
             self._sweep(transcripts.head)
-        rows = [
-            outcome.model_dump(exclude={"told"})
-            | {
-                "model_version": transcripts.head.model,
-                "model_fingerprint": transcripts.head.fingerprint,
-                "batch": transcripts.head.batch,
-            }
-            for transcripts in published
-            for outcome in transcripts.head.outcomes
-        ]
+        newest = self.number("SELECT coalesce(max(transcript_id), 0) FROM transcripts")
+        rows: list[dict[str, Any]] = []
+        words: list[pa.Table] = []
+        for transcripts in published:
+            first, head = newest + len(rows) + 1, transcripts.head
+            words.append(words_of(transcripts, first))
+            rows += [
+                outcome.model_dump(exclude={"told"})
+                | {
+                    "transcript_id": number,
+                    "model_version": head.model,
+                    "model_fingerprint": head.fingerprint,
+                    "batch": head.batch,
+                }
+                for number, outcome in enumerate(head.outcomes, first)
+            ]
         if not rows:
             return
         self._incoming(rows)
-        tables = [
-            transcripts.words.append_column(
-                "model_version", pa.array([transcripts.head.model] * len(transcripts.words), pa.string())
-            )
-            for transcripts in published
-        ]
-        # A batch of an earlier release has fewer columns.
-        words = pa.concat_tables(tables, promote_options="default")
-        self._db.register("incoming_words", words)
-        if self.number("SELECT count(*) FROM transcripts SEMI JOIN incoming USING (video_id, model_version)"):
-            for table in ("words", "segments", "transcripts"):
-                self._db.execute(
-                    f"DELETE FROM {table} USING incoming WHERE {table}.video_id = incoming.video_id "  # noqa: S608
-                    f"AND {table}.model_version = incoming.model_version"
-                )
-        self._db.execute("INSERT INTO words BY NAME SELECT * FROM incoming_words")
-        self._db.execute(
-            """
-            INSERT INTO segments BY NAME
-            SELECT video_id, model_version, segment_index, min(start_s) AS start_s, max(end_s) AS end_s,
-                   string_agg(word, ' ' ORDER BY word_index) AS text, count(*) AS words,
-                   round(avg(probability), 4) AS probability, any_value(language) AS language
-            FROM incoming_words GROUP BY video_id, model_version, segment_index
-            ORDER BY video_id, model_version, segment_index
-            """
-        )
+        self._delete_replaced()
         self._db.execute("INSERT INTO transcripts BY NAME SELECT * FROM incoming")
+        self._db.execute("INSERT INTO not_in_postings SELECT transcript_id FROM incoming")
+        # A batch of an earlier release has fewer columns.
+        spoken = pa.concat_tables(words, promote_options="default")
+        for table, content in (("spoken_words", spoken), ("spoken_segments", segments_of(spoken))):
+            self._db.register("incoming", content)
+            self._db.execute(f"INSERT INTO {table} BY NAME SELECT * FROM incoming")  # noqa: S608
+        self._sort_postings()
+
+    def _delete_replaced(self) -> None:
+        """Delete all that hangs on former transcripts of the same videos by the same model versions."""
+        former = self._db.execute(
+            "SELECT transcript_id FROM transcripts SEMI JOIN incoming USING (video_id, model_version)"
+        ).fetchall()
+        if not former:
+            return
+        numbers = pa.array([number for (number,) in former], pa.int32())
+        self._db.register("former", pa.table({"transcript_id": numbers}))
+        for table in ("spoken_words", "spoken_segments", "postings", "not_in_postings", "transcripts"):
+            self._db.execute(
+                f"DELETE FROM {table} USING former WHERE {table}.transcript_id = former.transcript_id"  # noqa: S608
+            )
+
+    def _sort_postings(self) -> None:
+        """Begin a new run of postings when enough words are in none."""
+        waiting = self.number(
+            "SELECT coalesce(sum(words), 0) FROM transcripts SEMI JOIN not_in_postings USING (transcript_id)"
+        )
+        if waiting >= POSTINGS_RUN:
+            self._db.execute(
+                """
+                INSERT INTO postings SELECT word_normalized, transcript_id, word_index
+                FROM spoken_words SEMI JOIN not_in_postings USING (transcript_id) ORDER BY ALL
+                """
+            )
+            self._db.execute("DELETE FROM not_in_postings")
 
     def _sweep(self, head: TranscriptsHead) -> None:
         """Delete what a step leaves that is killed between publishing its batch and tidying up."""
@@ -199,7 +224,7 @@ class Loader:
         self._store.delete_below(f"{folder}/{head.fingerprint}")
 
     def _load_attempts(self, keys: list[str]) -> None:
-        batches = [self._present(key, AttemptsBatch.read(self._store, key)) for key in keys]
+        batches = self._all_present(keys, AttemptsBatch.read)
         rows = [
             attempt.model_dump() | {"model_version": batch.model}
             for batch in batches
@@ -243,8 +268,7 @@ class Loader:
         )
 
     def _load_summaries(self, keys: list[str]) -> None:
-        for key in keys:
-            summary = self._present(key, Summary.read(self._store, key))
+        for summary in self._all_present(keys, Summary.read):
             self._db.execute(
                 "DELETE FROM comparison WHERE model_a = ? AND model_b = ?", [summary.model_a, summary.model_b]
             )
@@ -252,10 +276,14 @@ class Loader:
                 self._incoming(list(summary.rows))
                 self._db.execute("INSERT INTO comparison BY NAME SELECT * FROM incoming")
 
-    def _present(self, key: str, found: T | None) -> T:
-        if found is None:
-            raise StoreError(f"{self._store.url}/{key} vanished while it was being loaded; load again")
-        return found
+    def _all_present(self, keys: Sequence[str], read: Callable[[Store, str], T | None]) -> list[T]:
+        """The objects, in order; read side by side, since a bucket answers each after a while."""
+        with ThreadPoolExecutor(READERS) as pool:
+            found = list(pool.map(lambda key: read(self._store, key), keys))
+        for key, one in zip(keys, found, strict=True):
+            if one is None:
+                raise StoreError(f"{self._store.url}/{key} vanished while it was being loaded; load again")
+        return [one for one in found if one is not None]
 
     def _incoming(self, rows: list[dict[str, Any]]) -> None:
         """Make rows readable as the table ``incoming``; never build SQL from what they hold."""
@@ -272,6 +300,10 @@ class Loader:
         self._db.begin()
         try:
             yield
+            self._db.execute(
+                "CREATE OR REPLACE TABLE transcripts_current AS "
+                "FROM transcripts_chosen ORDER BY transcript_id"
+            )
             load = self.newest_load() + 1
             now = datetime.now(UTC)
             self._db.executemany(

@@ -52,6 +52,7 @@ CREATE TABLE IF NOT EXISTS observations (
 CREATE TABLE IF NOT EXISTS erased (video_id VARCHAR PRIMARY KEY);
 
 CREATE TABLE IF NOT EXISTS transcripts (
+    transcript_id     INTEGER NOT NULL,   -- this file's own number, in the order of loading; a rebuilt one has others
     video_id          VARCHAR NOT NULL,
     model_version     VARCHAR NOT NULL,
     model_fingerprint VARCHAR NOT NULL,
@@ -64,9 +65,10 @@ CREATE TABLE IF NOT EXISTS transcripts (
     rule              VARCHAR             -- which rule sends the video to this model version
 );
 
-CREATE TABLE IF NOT EXISTS words (
-    video_id        VARCHAR NOT NULL,
-    model_version   VARCHAR NOT NULL,
+-- Words and segments as they lie on the disk: in the order of loading, so that those of a transcript or a batch lie
+-- together, and DuckDB skips all row groups but theirs.
+CREATE TABLE IF NOT EXISTS spoken_words (
+    transcript_id   INTEGER NOT NULL,
     segment_index   INTEGER NOT NULL,
     word_index      INTEGER NOT NULL,
     word            VARCHAR NOT NULL,
@@ -85,9 +87,8 @@ CREATE TABLE IF NOT EXISTS words (
     temperature       DOUBLE              -- over 0: it was heard again, by chance
 );
 
-CREATE TABLE IF NOT EXISTS segments (
-    video_id      VARCHAR NOT NULL,
-    model_version VARCHAR NOT NULL,
+CREATE TABLE IF NOT EXISTS spoken_segments (
+    transcript_id INTEGER NOT NULL,
     segment_index INTEGER NOT NULL,
     start_s       DOUBLE NOT NULL,
     end_s         DOUBLE NOT NULL,
@@ -96,6 +97,15 @@ CREATE TABLE IF NOT EXISTS segments (
     probability   DOUBLE NOT NULL,        -- mean over its words
     language      VARCHAR NOT NULL
 );
+
+-- Where each word is said, millions of words at a time in the order of the alphabet: a search reads a row group or
+-- two of each such run. Transcripts that are in no run yet stand in not_in_postings.
+CREATE TABLE IF NOT EXISTS postings (
+    word_normalized VARCHAR NOT NULL,
+    transcript_id   INTEGER NOT NULL,
+    word_index      INTEGER NOT NULL
+);
+CREATE TABLE IF NOT EXISTS not_in_postings (transcript_id INTEGER NOT NULL);
 
 CREATE TABLE IF NOT EXISTS attempts (
     video_id      VARCHAR NOT NULL,
@@ -236,7 +246,7 @@ SELECT arg_max(model_version, number) AS model_version FROM champions;
 
 -- Of each current video: what a rule chose, else the champion, else who was champion last of those who heard it; who
 -- failed comes last of all.
-CREATE OR REPLACE VIEW transcripts_current AS
+CREATE OR REPLACE VIEW transcripts_chosen AS
 SELECT transcripts.*, videos_current.video_key
 FROM transcripts
 JOIN videos_current USING (video_id)
@@ -247,10 +257,26 @@ QUALIFY row_number() OVER (
     ORDER BY transcripts.status = 'failed', rule IS NOT NULL DESC, crowned DESC NULLS LAST, model_version
 ) = 1;
 
+-- The same, written down anew by each transaction of a load: to choose among a million takes a second.
+CREATE TABLE IF NOT EXISTS transcripts_current AS FROM transcripts_chosen;
+
+CREATE OR REPLACE VIEW words AS
+SELECT video_id, model_version, spoken_words.* EXCLUDE (transcript_id)
+FROM spoken_words JOIN transcripts USING (transcript_id);
+
 CREATE OR REPLACE VIEW words_current AS
-SELECT words.*, transcripts_current.video_key
-FROM words
-JOIN transcripts_current USING (video_id, model_version);
+SELECT video_id, model_version, spoken_words.* EXCLUDE (transcript_id), video_key
+FROM spoken_words JOIN transcripts_current USING (transcript_id);
+
+CREATE OR REPLACE VIEW segments AS
+SELECT video_id, model_version, spoken_segments.* EXCLUDE (transcript_id)
+FROM spoken_segments JOIN transcripts USING (transcript_id);
+
+-- Where each word is said, in whatever version of a video, by whatever model version.
+CREATE OR REPLACE VIEW places AS
+FROM postings
+UNION ALL
+SELECT word_normalized, transcript_id, word_index FROM spoken_words JOIN not_in_postings USING (transcript_id);
 
 -- Words of the champion that come from another definition of its name than the one that became champion.
 CREATE OR REPLACE VIEW champion_changed AS

@@ -6,6 +6,7 @@ never waits for the writer, never blocks it, and needs nothing but the store.
 
 import os
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,10 +28,18 @@ KEEP = 3
 CACHED_S: Seconds = 3600.0
 """A fetched copy is kept at least so long: another reader may be about to open it."""
 
+SECONDS: Seconds = 600.0
+"""A query of somebody's own is ended after so long."""
+
+_HALF_OF_MEMORY = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 21
 _SANDBOX: dict[str, str | bool | int | float | list[str]] = {
     "enable_external_access": False,
     "autoinstall_known_extensions": False,
     "autoload_known_extensions": False,
+    "allow_community_extensions": False,
+    "python_enable_replacements": False,  # a variable of this program is no table
+    "memory_limit": f"{_HALF_OF_MEMORY}MiB",
+    "max_temp_directory_size": "20GiB",
 }
 
 
@@ -110,11 +119,15 @@ def champion(connection: duckdb.DuckDBPyConnection) -> str:
     return champion or ""
 
 
-def query(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.DuckDBPyConnection:
-    """Run one SELECT; its rows are fetched from what is returned.
+@contextmanager
+def query(
+    connection: duckdb.DuckDBPyConnection, sql: str, seconds: Seconds = SECONDS
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Run one SELECT; its rows are fetched from what is yielded, ``seconds`` at most for all of it.
 
-    Raises :class:`~speech.errors.QueryError` for anything else.
+    Raises :class:`~speech.errors.QueryError` for anything else, and for what takes longer or more memory.
     """
+    timer = threading.Timer(seconds, connection.interrupt)
     try:
         statements = connection.extract_statements(sql)
         if not statements:
@@ -124,16 +137,18 @@ def query(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.DuckDBPyCon
         if statements[0].type is not duckdb.StatementType.SELECT:
             kind = statements[0].type.name
             raise QueryError(f"only SELECT is possible here, not {kind}: this is a read-only copy")
-        return connection.execute(sql)
+        timer.start()
+        yield connection.execute(sql)
+    except duckdb.InterruptException as error:
+        raise QueryError(
+            f"the SQL took longer than {seconds:g} s; ask for less, or give it more time"
+        ) from error
     except duckdb.Error as error:
-        raise refused(error) from error
-
-
-def refused(error: duckdb.Error) -> QueryError:
-    """DuckDB's message in one line."""
-    lines = (line.strip() for line in str(error).splitlines())
-    message = " ".join(line for line in lines if line and "^" not in line)
-    return QueryError(f"the SQL cannot be answered: {message}")
+        lines = (line.strip() for line in str(error).splitlines())
+        message = " ".join(line for line in lines if line and "^" not in line)
+        raise QueryError(f"the SQL cannot be answered: {message}") from error
+    finally:
+        timer.cancel()
 
 
 def _fetched(store: Store, key: str, cache: Path) -> Path:

@@ -2,12 +2,12 @@
 
 import fcntl
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import duckdb
 from dagster import ConfigurableResource
@@ -16,14 +16,33 @@ from tenacity import retry as retrying
 from tenacity import retry_if_exception, stop_after_delay, wait_fixed
 
 from resources.loader import Loader
-from resources.store import Store
+from resources.store import Store, StoredObject
 from speech.errors import WarehouseError, first_line
 
-OBJECTS_PER_TRANSACTION = 256
-"""Bounds the memory of a load; 256 batches of 64 one-minute videos are about 2.5 million words."""
+BYTES_PER_TRANSACTION = 32 << 20
+"""Bounds the memory of a load: of Parquet that is about 1.3 million words."""
 
-_SCHEMA = Path(__file__).with_name("schema.sql").read_text(encoding="utf-8")
+_SCHEMA = "".join(
+    Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("schema.sql", "questions.sql")
+)
 _SCHEMA_ID = hashlib.blake2b(_SCHEMA.encode(), digest_size=8).hexdigest()
+
+
+TABLES = {
+    name: "FROM " + name
+    for name in (
+        *("videos", "observations", "erased", "words", "segments", "attempts", "champions"),
+        *("comparison", "comparison_by_video", "word_diff"),
+    )
+} | {name: f"SELECT * EXCLUDE (transcript_id) FROM {name}" for name in ("transcripts", "transcripts_current")}  # noqa: S608 - names of ours
+"""Queries of all that must not depend on how often, in what order or how roughly it was loaded."""
+
+
+class Content(NamedTuple):
+    """How many rows a table has, and a sum over hashes of all of them, whatever their order."""
+
+    rows: int
+    hashes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +146,10 @@ class Warehouse(ConfigurableResource[Any]):
                 return True
         return bool(made_by != (_SCHEMA_ID,))
 
-    def _begin_anew(self) -> None:
+    def _beside(self) -> "Warehouse":
+        return Warehouse(path=f"{self.path}.new", wait_s=self.wait_s)
+
+    def _remove(self) -> None:
         for path in (self.path, f"{self.path}.wal"):
             Path(path).unlink(missing_ok=True)
 
@@ -145,45 +167,102 @@ class Warehouse(ConfigurableResource[Any]):
         ``progress`` is called with objects done and objects to do. A file that holds a video that was
         erased is made anew: what DuckDB deletes stays in its file. So is one with other tables.
         """
-        if self._is_outdated():
-            self._begin_anew()
-        report = self._load(store, progress)
-        if report is None:
-            self._begin_anew()
-            report = self._load(store, progress)
-        assert report is not None  # a new file has been loaded by nobody before
+        _remove(self._fresh_path)  # of a rebuild that was cut off; it may hold what was erased since
+        if not self._is_outdated():
+            with self.connect() as connection:
+                report = _load(connection, store, progress)
+            if report is not None:
+                return report
+        return self.rebuild(store, progress)
+
+    def rebuild(self, store: Store, progress: Callable[[int, int], None]) -> LoadReport:
+        """Load all that is published into a new file, and put that in the place of the former one.
+
+        Call inside :meth:`exclusive`. Killed before its end, it leaves the former file as it was.
+        """
+        _remove(self._fresh_path)
+        with Warehouse(path=self._fresh_path, wait_s=self.wait_s).connect() as connection:
+            report = _load(connection, store, progress)
+        assert report is not None  # a new file holds nobody who was erased
+        # The former file's log must never meet the new file. Without it, the former lacks a load at most, and
+        # its ledger says so.
+        Path(f"{self.path}.wal").unlink(missing_ok=True)
+        Path(self._fresh_path).replace(self.path)
         return report
 
-    def _load(self, store: Store, progress: Callable[[int, int], None]) -> LoadReport | None:
+    @property
+    def _fresh_path(self) -> str:
+        return f"{self.path}.new"
+
+    def contents(self) -> dict[str, Content]:
+        """What each of :data:`TABLES` holds; empty when there is no file. Call inside :meth:`exclusive`."""
+        if not Path(self.path).exists() or self._is_outdated():
+            return {}
         with self.connect() as connection:
-            loader = Loader(connection, store)
-            is_new = loader.newest_load() == 0
-            # Listed before the log is read: what is published by then has its videos in the log.
-            waiting = loader.not_loaded()
-            loader.load_ingest_log()
-            if loader.holds_erased() and not is_new:
-                connection.execute("CHECKPOINT")
-                return None
-            loader.load_champions()
-            for first in range(0, len(waiting), OBJECTS_PER_TRANSACTION):
-                loader.load_objects(waiting[first : first + OBJECTS_PER_TRANSACTION])
-                progress(loader.objects, len(waiting))
-            connection.execute("CHECKPOINT")
-            return LoadReport(
-                warehouse=loader.identity(),
-                load=loader.newest_load(),
-                ingested_through=loader.ingested_through(),
-                objects=loader.objects,
-                videos=loader.number("SELECT count(*) FROM videos"),
-                words=loader.number("SELECT count(*) FROM words"),
-                words_promised=loader.number("SELECT coalesce(sum(words), 0) FROM transcripts"),
-                videos_unknown=loader.number(
-                    "SELECT count(*) FROM transcripts ANTI JOIN videos USING (video_id)"
-                ),
-                crowned_through=loader.number("SELECT coalesce(max(number), 0) FROM champions"),
-                champion_changed=loader.number("SELECT count(*) FROM champion_changed"),
-                growth=connection.execute(_GROWTH).fetchall(),
-            )
+            return contents(connection)
+
+
+def _load(
+    connection: duckdb.DuckDBPyConnection, store: Store, progress: Callable[[int, int], None]
+) -> LoadReport | None:
+    """None when the file holds a video that was erased."""
+    loader = Loader(connection, store)
+    is_new = loader.newest_load() == 0
+    # Listed before the log is read: what is published by then has its videos in the log.
+    waiting = loader.not_loaded()
+    loader.load_ingest_log()
+    if loader.holds_erased() and not is_new:
+        connection.execute("CHECKPOINT")
+        return None
+    loader.load_champions()
+    for objects in _by_size(waiting):
+        loader.load_objects(objects)
+        progress(loader.objects, len(waiting))
+    connection.execute("CHECKPOINT")
+    return LoadReport(
+        warehouse=loader.identity(),
+        load=loader.newest_load(),
+        ingested_through=loader.ingested_through(),
+        objects=loader.objects,
+        videos=loader.number("SELECT count(*) FROM videos"),
+        words=loader.number("SELECT count(*) FROM spoken_words"),
+        words_promised=loader.number("SELECT coalesce(sum(words), 0) FROM transcripts"),
+        videos_unknown=loader.number("SELECT count(*) FROM transcripts ANTI JOIN videos USING (video_id)"),
+        crowned_through=loader.number("SELECT coalesce(max(number), 0) FROM champions"),
+        champion_changed=loader.number("SELECT count(*) FROM champion_changed"),
+        growth=connection.execute(_GROWTH).fetchall(),
+    )
+
+
+def _remove(path: str) -> None:
+    for part in (path, f"{path}.wal"):
+        Path(part).unlink(missing_ok=True)
+
+
+def contents(connection: duckdb.DuckDBPyConnection) -> dict[str, Content]:
+    """What each of :data:`TABLES` holds."""
+    found = {}
+    for name, query in TABLES.items():
+        rows = connection.execute(
+            # A sum of 64-bit hashes fits a HUGEINT, and counts a row that is there twice as two.
+            f"SELECT count(*), coalesce(sum(hash(rows)::HUGEINT), 0) FROM ({query}) AS rows"  # noqa: S608
+        ).fetchone()
+        assert rows
+        found[name] = Content(*rows)
+    return found
+
+
+def _by_size(objects: Sequence[StoredObject]) -> Iterator[list[StoredObject]]:
+    """What one transaction takes: as many as have not more bytes, and one at least."""
+    size, taken = 0, list[StoredObject]()
+    for found in objects:
+        if taken and size + found.size > BYTES_PER_TRANSACTION:
+            yield taken
+            size, taken = 0, []
+        size += found.size
+        taken.append(found)
+    if taken:
+        yield taken
 
 
 def _is_locked(error: BaseException) -> bool:
