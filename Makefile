@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help install demo dev dev-s3 test lint check-types unit test-long bench-ingestion bench-engine bench-comparison bench-gpu bench-workers judge screenshots lock clean
+.PHONY: help install demo dev dev-s3 test lint check-types unit test-long bench-ingestion bench-engine bench-comparison bench-warehouse bench-gpu bench-workers judge screenshots lock clean
 
 help:  ## What can be made
 	@grep -E '^[a-z0-9-]+:.*##' Makefile | sed -E 's/:.*##/\t/'
@@ -43,6 +43,9 @@ bench-engine: .venv/installed-dev  ## Against the transformers pipeline and fast
 
 bench-comparison: .venv/installed-dev  ## Intervals that hold the truth, no false alarms; both models on the samples' twins
 	$(BIN)/python -m benchmarks.comparison
+
+bench-warehouse: .venv/installed-dev  ## A hundred million words asked and loaded; readers, kills and Postgres beside
+	$(BIN)/python -m benchmarks.warehouse
 
 bench-gpu: .venv/installed-dev  ## large-v3-turbo's shape on a GPU, end to end; needs one with CUDA
 	$(BIN)/python -m benchmarks.gpu

@@ -305,10 +305,10 @@ class Loader:
                 "FROM transcripts_chosen ORDER BY transcript_id"
             )
             load = self.newest_load() + 1
-            now = datetime.now(UTC)
-            self._db.executemany(
-                "INSERT OR REPLACE INTO load_ledger VALUES (?, ?, ?, ?)",
-                [(key, etag, load, now) for key, etag in objects.items()],
+            self._incoming([{"object": key, "etag": etag} for key, etag in objects.items()])
+            self._db.execute(
+                "INSERT OR REPLACE INTO load_ledger SELECT object, etag, ?, ? FROM incoming",
+                [load, datetime.now(UTC)],
             )
             self._db.commit()
         except BaseException:

@@ -34,7 +34,12 @@ TABLES = {
         *("videos", "observations", "erased", "words", "segments", "attempts", "champions"),
         *("comparison", "comparison_by_video", "word_diff"),
     )
-} | {name: f"SELECT * EXCLUDE (transcript_id) FROM {name}" for name in ("transcripts", "transcripts_current")}  # noqa: S608 - names of ours
+} | {
+    "transcripts": "SELECT * EXCLUDE (transcript_id) FROM transcripts",
+    "transcripts_current": "SELECT * EXCLUDE (transcript_id) FROM transcripts_current",
+    "places": "SELECT * EXCLUDE (transcript_id) FROM places "
+    "JOIN (SELECT transcript_id, video_id, model_version FROM transcripts) USING (transcript_id)",
+}
 """Queries of all that must not depend on how often, in what order or how roughly it was loaded."""
 
 
