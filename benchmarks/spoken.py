@@ -68,7 +68,7 @@ def _vocabulary() -> tuple["pa.StringArray", np.ndarray]:
     """
     ranks = np.arange(1, VOCABULARY + 1)
     cumulated = np.cumsum(1 / (ranks + 2.7))
-    return pa.array([word(rank) for rank in ranks]), cumulated / cumulated[-1]
+    return pa.array([word(int(rank)) for rank in ranks]), cumulated / cumulated[-1]
 
 
 def ingest(store: Store, batches: int, shape: Shape = SHAPE) -> None:
@@ -137,7 +137,8 @@ def _words(ids: list[str], spoken: pa.Array, rng: np.random.Generator, shape: Sh
 
     def of_window(low: float, high: float, digits: int) -> np.ndarray:
         values = np.round(rng.uniform(low, high, shape.rows // 72 + shape.videos), digits)
-        return values[np.repeat(np.arange(shape.videos), shape.words) + np.arange(shape.rows) // 72]
+        place = np.repeat(np.arange(shape.videos), shape.words) + np.arange(shape.rows) // 72
+        return np.asarray(values[place])
 
     columns = {
         "video_id": pa.array(np.repeat(ids, shape.words)),

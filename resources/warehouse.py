@@ -125,38 +125,36 @@ class Warehouse(ConfigurableResource[Any]):
         try:
             connection = self._patiently(_is_locked)(duckdb.connect)(self.path)
         except duckdb.Error as error:
-            if _is_locked(error):
-                raise WarehouseError(
-                    f"{self.path}: another program has the warehouse open; close it, "
-                    "and read with asr sql, which never gets in the way"
-                ) from error
-            raise WarehouseError(
-                f"{self.path} cannot be opened as a DuckDB file ({first_line(error)}); "
-                "move it away: the next load makes it anew from the store"
-            ) from error
+            raise _told(self.path, error) from error
         with connection:
             connection.execute("SET TimeZone = 'UTC'")
             connection.execute(_SCHEMA)
             connection.execute(f"CREATE TABLE IF NOT EXISTS made_by AS SELECT '{_SCHEMA_ID}' AS schema")
             yield connection
 
-    def _is_outdated(self) -> bool:
-        """Whether the file was made by another version of this program, whose tables may be others."""
-        if not Path(self.path).exists():
-            return False
-        with self._patiently(_is_locked)(duckdb.connect)(self.path) as connection:
-            try:
+    def _is_usable(self) -> bool:
+        """Whether the file has the tables of this program, and is whole, as far as opening it shows."""
+        path = Path(self.path)
+        if not path.exists() or not path.stat().st_size:
+            return True  # it will be made
+        with path.open("rb") as file:
+            if file.read(12)[8:] != b"DUCK":
+                raise WarehouseError(
+                    f"{path} is no DuckDB file, so it stays as it is; move it away: the next load makes one "
+                    "from the store"
+                )
+        try:
+            with self._patiently(_is_locked)(duckdb.connect)(self.path) as connection:
+                # Nobody notices what is cut off until it is read, and a load reads little of what is there.
+                (size,) = connection.execute(
+                    "SELECT total_blocks * block_size FROM pragma_database_size()"
+                ).fetchone() or (0,)
                 made_by = connection.execute("SELECT schema FROM made_by").fetchone()
-            except duckdb.CatalogException:
-                return True
-        return bool(made_by != (_SCHEMA_ID,))
-
-    def _beside(self) -> "Warehouse":
-        return Warehouse(path=f"{self.path}.new", wait_s=self.wait_s)
-
-    def _remove(self) -> None:
-        for path in (self.path, f"{self.path}.wal"):
-            Path(path).unlink(missing_ok=True)
+                return bool(made_by == (_SCHEMA_ID,)) and path.stat().st_size >= size
+        except duckdb.Error as error:
+            if isinstance(error, duckdb.CatalogException) or _is_damage(error):
+                return False
+            raise _told(self.path, error) from error
 
     def _patiently(self, busy: Callable[[BaseException], bool]) -> Callable[..., Any]:
         return retrying(
@@ -170,14 +168,20 @@ class Warehouse(ConfigurableResource[Any]):
         """Load what is published and not loaded yet; call inside :meth:`exclusive`.
 
         ``progress`` is called with objects done and objects to do. A file that holds a video that was
-        erased is made anew: what DuckDB deletes stays in its file. So is one with other tables.
+        erased is made anew: what DuckDB deletes stays in its file. So is a damaged one, and one with other
+        tables.
         """
         _remove(self._fresh_path)  # of a rebuild that was cut off; it may hold what was erased since
-        if not self._is_outdated():
-            with self.connect() as connection:
-                report = _load(connection, store, progress)
-            if report is not None:
-                return report
+        if self._is_usable():
+            try:
+                with self.connect() as connection:
+                    report = _load(connection, store, progress)
+            except duckdb.Error as error:
+                if not _is_damage(error):
+                    raise _told(self.path, error) from error
+            else:
+                if report is not None:
+                    return report
         return self.rebuild(store, progress)
 
     def rebuild(self, store: Store, progress: Callable[[int, int], None]) -> LoadReport:
@@ -200,8 +204,8 @@ class Warehouse(ConfigurableResource[Any]):
         return f"{self.path}.new"
 
     def contents(self) -> dict[str, Content]:
-        """What each of :data:`TABLES` holds; empty when there is no file. Call inside :meth:`exclusive`."""
-        if not Path(self.path).exists() or self._is_outdated():
+        """What each of :data:`TABLES` holds; empty without a usable file. Call inside :meth:`exclusive`."""
+        if not Path(self.path).exists() or not self._is_usable():
             return {}
         with self.connect() as connection:
             return contents(connection)
@@ -271,4 +275,29 @@ def _by_size(objects: Sequence[StoredObject]) -> Iterator[list[StoredObject]]:
 
 
 def _is_locked(error: BaseException) -> bool:
-    return isinstance(error, duckdb.IOException) and "lock" in str(error)
+    return isinstance(error, duckdb.IOException) and "Could not set lock" in str(error)
+
+
+def _is_damage(error: duckdb.Error) -> bool:
+    """Whether the file is to blame: DuckDB has no one class for what it says of a damaged one."""
+    said = str(error).lower()
+    blameless = _is_locked(error) or "space left" in said or "permission" in said
+    kinds = (
+        duckdb.IOException,
+        duckdb.FatalException,
+        duckdb.InternalException,
+        duckdb.SerializationException,
+    )
+    return not blameless and (isinstance(error, kinds) or type(error) is duckdb.Error)
+
+
+def _told(path: str, error: duckdb.Error) -> WarehouseError:
+    if _is_locked(error):
+        return WarehouseError(
+            f"{path}: another program has the warehouse open; close it, "
+            "and read with asr sql, which never gets in the way"
+        )
+    return WarehouseError(
+        f"{path}: DuckDB cannot work on it ({first_line(error)}); is there space on its disk, and may it be "
+        "written? asr rebuild makes it anew from the store"
+    )
