@@ -77,15 +77,18 @@ def kills(root: Path, seed: int, times: int) -> Iterator[Check]:
     """
     rng = random.Random(seed)
     store, warehouse = _desk(root)
-    spoken.ingest(store, times + 1, SMALL)
+    spoken.ingest(store, 1, SMALL)
     _publish(store, 1)
     whole_s = _killed_after(root, None)
-    killed = 0
-    for number in range(2, times + 2):
-        _publish(store, number)
-        _publish(store, rng.randrange(1, number), seed=number)  # in place of what was there
-        # A little longer than a load takes: some of them get to their end.
-        killed += _killed_after(root, rng.uniform(0, 2 * whole_s)) is None
+    number = killed = 0
+    while killed < times:
+        number += 1
+        assert number < 4 * times, "loads end before they are killed"
+        spoken.ingest(store, 1, SMALL)
+        _publish(store, number + 1)
+        _publish(store, rng.randrange(1, number + 1), seed=number)  # in place of what was there
+        took_s = _killed_after(root, rng.uniform(0, whole_s or 0))
+        killed, whole_s = killed + (took_s is None), took_s or whole_s
     _load(store, warehouse)
     with warehouse.exclusive():
         after = warehouse.contents()
@@ -95,7 +98,7 @@ def kills(root: Path, seed: int, times: int) -> Iterator[Check]:
     with at_once.exclusive():
         at_once.load(store, lambda *_: None)
         expected = at_once.contents()
-    typer.echo(f"killed {killed} of {times} times; {expected['words'].rows:,} words", err=True)
+    typer.echo(f"{killed} of {number} loads killed; {expected['words'].rows:,} words", err=True)
     wrong = [name for name, content in expected.items() if not content == after[name] == copy[name]]
     yield Check("row_hash_differences", len(wrong), "tables", 0)
 
