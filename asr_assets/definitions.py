@@ -1,21 +1,31 @@
 """What Dagster loads: the assets, the jobs, the sensors and the one table of resources."""
 
-from dagster import Definitions, define_asset_job, in_process_executor
+from dagster import Definitions, EnvVar, define_asset_job, in_process_executor
 
 from asr_assets.extracted_audio import extracted_audio
 from asr_assets.launchers import hold_with_parent
 from asr_assets.model_comparison import MODEL_COMPARISON, model_comparison
+from asr_assets.postgres_words import POSTGRES_WORDS, postgres_words
 from asr_assets.raw_videos import raw_videos
 from asr_assets.reconciliation import reconcile_hourly, reconciliation_asset
 from asr_assets.transcripts import transcripts_asset, transcripts_key
 from asr_assets.word_timings import WORD_TIMINGS, word_timings_asset
 from resources.event_queue import EventQueue
 from resources.models import SpeechModels
+from resources.postgres import PostgresMirror
 from resources.settings import Settings
 from resources.source import Source
 from resources.store import Store
 from resources.warehouse import Warehouse
-from sensors.batches import COMPARE_MODELS, LOAD_WORDS, PROCESS_BATCH, RECONCILE, BatchLimits, Steps
+from sensors.batches import (
+    COMPARE_MODELS,
+    COPY_WORDS,
+    LOAD_WORDS,
+    PROCESS_BATCH,
+    RECONCILE,
+    BatchLimits,
+    Steps,
+)
 from sensors.events import event_sensor
 from sensors.following import Following, following_sensor
 from sensors.listing import listing_sensor
@@ -48,7 +58,7 @@ def build(settings: Settings) -> Definitions:
         description="Find what listings and events have missed, and what is gone.",
     )
 
-    return Definitions(
+    main = Definitions(
         assets=[
             reconciliation,
             raw_videos,
@@ -107,6 +117,32 @@ def build(settings: Settings) -> Definitions:
         },
         # A process per step costs 7 s more a batch; steps that need other machines say so themselves.
         executor=in_process_executor,
+    )
+    return Definitions.merge(main, mirror(settings)) if settings.postgres_url else main
+
+
+def mirror(settings: Settings) -> Definitions:
+    """What is there only where a PostgreSQL database is set."""
+    return Definitions(
+        assets=[postgres_words],
+        jobs=[
+            define_asset_job(
+                COPY_WORDS,
+                selection=[POSTGRES_WORDS],
+                description="Bring PostgreSQL up to date with the newest published copy.",
+            )
+        ],
+        sensors=[
+            following_sensor(
+                "words_for_postgres",
+                Following(
+                    POSTGRES_WORDS, COPY_WORDS, after=[WORD_TIMINGS], interval_s=settings.publish_every_s
+                ),
+                "Asks for a sync when words were loaded that PostgreSQL does not have.",
+            )
+        ],
+        # It may hold a password: read when it is used, and shown as the name of a variable.
+        resources={"postgres": PostgresMirror(url=EnvVar("ASR_POSTGRES_URL"))},
     )
 
 

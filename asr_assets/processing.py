@@ -41,6 +41,10 @@ def process_everything(settings: Settings, workers: int, again: bool = False) ->
         if not failures:
             with bars.busy("comparing model versions"):
                 runner.compare()
+        try:
+            runner.copy()
+        except AsrError as error:
+            failures.append(error)
     for failure in failures[1:]:
         complain(failure)
     if failures:

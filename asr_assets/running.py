@@ -28,6 +28,7 @@ from resources.settings import HOME, Settings
 from sensors.batches import (
     BATCHES,
     COMPARE_MODELS,
+    COPY_WORDS,
     LOAD_WORDS,
     PROCESS_BATCH,
     BatchLimits,
@@ -118,6 +119,7 @@ class Runner:
         remove_comparisons(self.store, traces)  # who begins now compares what is left
         self.load()
         snapshot.delete_former(self.store)
+        self.copy()
         log.erase(traces.video_ids, traces.entries, done=True)
         return len(traces.video_ids)
 
@@ -142,6 +144,11 @@ class Runner:
         """One run of load_words."""
         self._execute(LOAD_WORDS, None, None, {})
 
+    def copy(self) -> None:
+        """One run of copy_words, where a PostgreSQL database is set."""
+        if self.settings.postgres_url:
+            self._execute(COPY_WORDS, None, None, {})
+
     def compare(self, *pairs: Pair) -> None:
         """One run of compare_models: these pairs, or the champion and each of the others there are."""
         if not (pairs or champion_and_others(self.routing)):
@@ -153,6 +160,7 @@ class Runner:
         """Make a model version champion, and its words the current ones."""
         champions.promote(self.store, model.name, over, who(), model.fingerprint, evidence.as_json())
         self.load()
+        self.copy()
 
     def roll_back(self) -> Champion:
         """Make the former champion champion again. Raises AsrError when there was none.
@@ -162,6 +170,7 @@ class Runner:
         if not (champion := self.crowned_and_not_loaded()):
             champion = champions.roll_back(self.store, who(), {model.name for model in self.models.enabled})
         self.load()
+        self.copy()
         return champion
 
     def crowned_and_not_loaded(self) -> Champion | None:

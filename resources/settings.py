@@ -73,6 +73,7 @@ class Settings(BaseSettings):
     warehouse: LocalPath = Field(default_factory=lambda found: _state(found) / "warehouse.duckdb")
     models: LocalPath = Field(default_factory=_own_models)
     champion: str | None = None
+    postgres_url: str = Field(default="", repr=False)  # it holds a password
     dagster_home: LocalPath = Field(
         default_factory=lambda found: _state(found) / "dagster", alias="DAGSTER_HOME"
     )

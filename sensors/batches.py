@@ -21,6 +21,7 @@ PARTITION_TAG = "dagster/partition"
 PROCESS_BATCH = "process_batch"
 LOAD_WORDS = "load_words"
 COMPARE_MODELS = "compare_models"
+COPY_WORDS = "copy_words"
 RECONCILE = "reconcile"
 
 UNDER_WAY = [

@@ -164,3 +164,23 @@ def bucket(s3_env: dict[str, str], request: pytest.FixtureRequest) -> str:
     name = "b-" + str(abs(hash(request.node.nodeid)))
     boto3.client("s3").create_bucket(Bucket=name)
     return name
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """A PostgreSQL server of our own on a socket; the URL of its database."""
+    pytest.importorskip("pgserver")
+    from benchmarks.postgres import server
+
+    with server() as url:
+        yield url
+
+
+@pytest.fixture
+def postgres(postgres_server: str) -> str:
+    """The URL of an empty database."""
+    import psycopg
+
+    with psycopg.connect(postgres_server, autocommit=True) as connection:
+        connection.execute("DROP SCHEMA IF EXISTS asr CASCADE")  # a database of its own takes seconds
+    return postgres_server

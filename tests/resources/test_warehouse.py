@@ -1,6 +1,5 @@
 """Loading and publishing: nothing is missed, nothing stays behind, nobody sees half of it."""
 
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow as pa
@@ -8,62 +7,20 @@ import pytest
 
 from resources import layout, snapshot
 from resources.champions import champion_log, crown_first
-from resources.ingest_log import IngestLog
 from resources.loader import Loader
-from resources.observations import Video
-from resources.published import (
-    ExtractedBatch,
-    ExtractedVideo,
-    FinishedVideo,
-    Outcome,
-    PublishedTranscripts,
-    Status,
-    TranscriptsHead,
-    word_rows,
-)
+from resources.published import PublishedTranscripts
 from resources.search import search
 from resources.store import Store
-from resources.warehouse import LoadReport, Warehouse
-from speech.types import Segment, Transcript, Word
-
-
-def add_batch(store: Store, key: str, words: str, source: str = "s3://b") -> str:
-    """Ingest, extract and publish one video, as the assets do."""
-    video = Video(source=source, key=key, version="1", size_bytes=1, modified_at=datetime.now(UTC))
-    entry = IngestLog(store).append([video])
-    assert entry is not None
-    assert entry.batch is not None
-    done = ExtractedBatch(batch=entry.batch, videos=(ExtractedVideo(video=video, status=Status.OK),))
-    store.put(layout.extracted(entry.batch), done.model_dump_json().encode())
-    publish_words(store, entry.batch, video.video_id, words)
-    return video.video_id
-
-
-def publish_words(store: Store, batch: str, video_id: str, words: str) -> None:
-    spoken = tuple(Word(text, n, n + 0.5, 0.9, "test") for n, text in enumerate(words.split()))
-    rows = word_rows(video_id, Transcript("en", 60.0, (Segment(spoken),) if spoken else ()))
-    outcome = Outcome(video_id=video_id, status=Status.OK, words=len(rows))
-    head = TranscriptsHead(model="m", fingerprint="f", batch=batch, outcomes=(outcome,))
-    published = PublishedTranscripts.build(head, [FinishedVideo(outcome=outcome, rows=rows)])
-    store.put(layout.transcripts("m", batch), published.encode())
+from resources.warehouse import Warehouse
+from tests.resources.published import add_batch as add_batch
+from tests.resources.published import load as load
+from tests.resources.published import publish_words as publish_words
+from tests.resources.published import rows
 
 
 @pytest.fixture
 def warehouse(tmp_path: Path) -> Warehouse:
     return Warehouse(path=str(tmp_path / "w.duckdb"), wait_s=1.0)
-
-
-def load(warehouse: Warehouse, store: Store) -> LoadReport:
-    crown_first(store, "m", "f")
-    with warehouse.exclusive() as path:
-        report = warehouse.load(store, lambda done, total: None)
-        snapshot.publish(store, path, report)
-    return report
-
-
-def rows(store: Store, sql: str) -> list[tuple[object, ...]]:
-    with snapshot.read(store, Path("/nonexistent")) as connection:
-        return connection.execute(sql).fetchall()
 
 
 def test_what_is_published_while_a_load_begins_is_never_half_loaded(
