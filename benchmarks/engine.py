@@ -247,9 +247,12 @@ def resumed(folder: Path, samples: Samples) -> Iterator[Check]:
 def _memory(folder: Path) -> Any:
     """The platform's own, over a store."""
     from asr_assets.transcription import BatchTranscription
+    from resources.policy import Policy
+    from resources.routing import Routing
     from resources.store import Store
 
-    return BatchTranscription(Store(url=f"file://{folder}"), MODEL, "f", "00000001", "run")
+    routing = Routing(MODEL.name, [MODEL], Policy())
+    return BatchTranscription(Store(url=f"file://{folder}"), MODEL, "f", "00000001", "run", routing)
 
 
 def _hear_with_memory(pipe: Connection, file: Path, folder: Path) -> None:

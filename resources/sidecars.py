@@ -6,7 +6,6 @@
 
 import json
 import re
-from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -136,7 +135,7 @@ def timed_reference(text: str) -> TimedReference | None:
 
 
 def _seconds(text: str) -> Seconds:
-    if not 0 <= (seconds := float(text)) < inf:  # nor is it "nan"
+    if not 0 <= (seconds := float(text)) < 1e9:  # nor is it "nan"
         raise ValueError(text)
     return seconds
 

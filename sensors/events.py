@@ -204,5 +204,6 @@ def record_changes(
 
 def bury(store: Store, message: Message, reason: str) -> None:
     """Keep a message that nobody can read, where somebody can look at it."""
-    letter = DeadLetter(reason=reason, body=message.body, received_at=datetime.now(UTC))
-    store.put(layout.dead_letter(message.body), letter.model_dump_json().encode())
+    body = message.body.encode(errors="backslashreplace").decode()  # half a character may be in it
+    letter = DeadLetter(reason=reason, body=body, received_at=datetime.now(UTC))
+    store.put(layout.dead_letter(body), letter.model_dump_json().encode())

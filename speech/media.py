@@ -23,7 +23,7 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 
-from speech.errors import MediaError, Reason
+from speech.errors import AsrError, MediaError, Reason
 from speech.types import SAMPLE_RATE, Samples, Seconds
 
 STALL_S: Seconds = 60.0
@@ -118,7 +118,8 @@ class MediaDecoder:
     """A child process for untrusted media: use as a context manager, one thread at a time.
 
     Errors raised by :meth:`probe` and :meth:`extract`: :class:`~speech.errors.MediaError` with the
-    reason; whatever ``source.read_at`` raises passes through.
+    reason; :class:`~speech.errors.AsrError` where the FLAC cannot be written, which is not the video's
+    fault; whatever ``source.read_at`` raises passes through.
     """
 
     def __init__(self) -> None:
@@ -153,6 +154,9 @@ class MediaDecoder:
                 if kind == b"R":
                     offset, length = struct.unpack("<QI", body)
                     self._send(pipe, name, source.read_at(offset, min(length, 1 << 24)))
+                elif kind == b"W":
+                    answered = True
+                    raise AsrError(f"{name}: {body.decode(errors='replace')}")
                 elif kind in (b"D", b"E"):
                     result: dict[str, Any] = json.loads(body)
                     answered = True

@@ -2,10 +2,11 @@
 
 ``python -I -m speech.media_child FD``: serves jobs on the socket FD until it is closed. Messages to
 the parent are one letter and a body: ``R`` offset, length (answered with bytes); ``P`` a sign of life;
-``D`` result as JSON; ``E`` reason and message as JSON.
+``D`` result as JSON; ``E`` reason and message as JSON; ``W`` why nothing can be written.
 """
 
 import ctypes
+import errno
 import io
 import json
 import resource
@@ -13,18 +14,18 @@ import signal
 import struct
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from multiprocessing.connection import Connection
 from typing import Any, cast
 
 import av
-import numpy as np
 from av.audio.frame import AudioFrame
-from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
-from av.container import InputContainer
+from av.container import InputContainer, OutputContainer
 
 from speech.errors import MediaError, Reason
+from speech.timeline import LAYOUTS, Levels, Timeline
 from speech.types import SAMPLE_RATE, Samples, Seconds
 
 # Containers that hold media and nothing else. Playlists, concat scripts and SDP are text that makes
@@ -42,14 +43,10 @@ CODECS = (
 # always does, a piece cut out of a longer Matroska file too), and players show the first moment as 0.
 ABSOLUTE = "mov"
 
-LAYOUTS = {1: "mono", 2: "stereo"}
 MEMORY_BYTES = 4 << 30
 FILE_BYTES = 4 << 30
 OPEN_FILES = 64
 PR_SET_PDEATHSIG = 1
-CLOCK_TOLERANCE_S: Seconds = 0.03  # containers round timestamps to a millisecond or a packet
-BELIEVABLE_GAP_S: Seconds = 600.0  # where the container does not say how long it is
-SILENCE_CHUNK = SAMPLE_RATE * 10
 LOST_SHARE = 0.5  # more packets undecodable than this: not a transcript but a guess
 
 
@@ -96,15 +93,57 @@ def open_media(pipe: Connection, size: int) -> InputContainer:
 
 
 def audio_of(container: InputContainer) -> AudioStream | None:
-    """FFmpeg's choice: the default track, those for the hearing-impaired last, then the highest bit rate."""
-    return cast("AudioStream | None", container.streams.best("audio"))
+    """FFmpeg's choice: the default track, those for the hearing-impaired last, then the highest bit rate.
+
+    Raises MediaError where there are tracks that nobody can make sense of: that is not a silent video.
+    """
+    best = cast("AudioStream | None", container.streams.best("audio"))
+    if container.streams.audio and (best is None or best.codec_context is None):
+        raise MediaError(
+            Reason.UNDECODABLE_AUDIO,
+            "has an audio stream that makes no sense (of no known codec, or of more than 512 channels); "
+            "convert it to MP4 or WAV",
+        )
+    return best
+
+
+class CannotWrite(Exception):
+    """The FLAC cannot be written, which is not the video's fault."""
+
+
+@contextmanager
+def writing(flac: str) -> Iterator[None]:
+    """Keeps errors of what is written apart from those of what is read."""
+    try:
+        yield
+    except av.FFmpegError as error:
+        if error.errno == errno.EFBIG:
+            raise MediaError(Reason.TOO_LONG, f"makes more than {FILE_BYTES >> 30} GiB of audio") from error
+        raise CannotWrite(f"cannot write {flac} ({_why(error)}); is there space on its disk?") from error
+
+
+@contextmanager
+def flac_file(path: str) -> Iterator[OutputContainer]:
+    """The file that is written."""
+    with writing(path):
+        output = av.open(path, "w", format="flac", options={"fflags": "+bitexact"})
+    try:
+        yield output
+    except BaseException:
+        with suppress(av.FFmpegError):  # the first error says what happened
+            output.close()
+        raise
+    with writing(path):
+        output.close()
 
 
 def origin_of(container: InputContainer) -> Seconds:
     """The container's time that a player shows as 0; sound before it (encoder delay) is not played."""
-    if ABSOLUTE in container.format.name.split(","):
+    names, start_s = container.format.name.split(","), (container.start_time or 0) / av.time_base
+    if ABSOLUTE in names:
         return 0.0
-    return max(0.0, (container.start_time or 0) / av.time_base)
+    # FFmpeg tells of a transport stream whose clock wraps (after 26.5 h) that it began before 0.
+    return start_s if "mpegts" in names else max(0.0, start_s)
 
 
 def duration_of(container: InputContainer) -> Seconds | None:
@@ -140,107 +179,6 @@ def probe(container: InputContainer) -> dict[str, Any]:
     }
 
 
-class Timeline:
-    """Puts decoded frames at their place in time: the n-th sample out stands at n / 16 000 s.
-
-    Samples go out as ``(n, channels)``.
-    """
-
-    def __init__(self, origin_s: Seconds, end_s: Seconds | None, channels: int) -> None:
-        self._end_s = end_s
-        self._channels = channels
-        self.clock_jumps = 0
-        self.written = 0
-        self._origin_s = origin_s
-        self._anchor_s: Seconds = 0.0  # where the current run of unbroken input began
-        self._run = 0  # input samples since then
-        self._skip = 0  # output samples to drop because their time has passed already
-        self._shape: tuple[str, str, int] | None = None
-        self._resampler: AudioResampler | None = None
-
-    def place(self, frame: AudioFrame) -> Iterator[Samples]:
-        """The samples that can be written now that this frame is there."""
-        shape = (frame.format.name, frame.layout.name, frame.sample_rate)
-        expected_s = self._anchor_s + (self._run / self._shape[2] if self._shape else 0.0)
-        time_s = expected_s if frame.time is None else frame.time - self._origin_s
-        off_s = time_s - expected_s
-        if shape != self._shape or abs(off_s) > CLOCK_TOLERANCE_S:
-            yield from self.finish()
-            if self._shape is not None and not self._believable(time_s, off_s):
-                # The clock wrapped or was spliced: sound goes on, so go on from where we are.
-                self.clock_jumps += 1
-                self._origin_s += off_s
-                time_s = expected_s
-            yield from self._silence_until(time_s)
-            self._anchor_s, self._run, self._shape = time_s, 0, shape
-            self._resampler = AudioResampler("s16", LAYOUTS[self._channels], SAMPLE_RATE)
-        assert self._resampler is not None
-        self._run += frame.samples
-        frame.pts = None  # the resampler must not second-guess the timeline
-        for out in self._resampler.resample(frame):
-            yield from self._emit(self._samples_of(out))
-
-    def _believable(self, time_s: Seconds, off_s: Seconds) -> bool:
-        """Whether sound really pauses until then, or the clock has jumped."""
-        if off_s < -1.0:
-            return False
-        return off_s <= BELIEVABLE_GAP_S if self._end_s is None else time_s <= self._end_s + 1.0
-
-    def finish(self) -> Iterator[Samples]:
-        """What the resampler still holds."""
-        if self._resampler is not None:
-            for out in self._resampler.resample(None):
-                yield from self._emit(self._samples_of(out))
-            self._resampler = None
-
-    def _samples_of(self, frame: AudioFrame) -> Samples:
-        return np.asarray(frame.to_ndarray(), np.int16).reshape(-1, self._channels)
-
-    def _silence_until(self, time_s: Seconds) -> Iterator[Samples]:
-        missing = round(time_s * SAMPLE_RATE) - self.written
-        self._skip = max(0, -missing)
-        while missing > 0:
-            size = min(missing, SILENCE_CHUNK)
-            missing -= size
-            yield from self._emit(np.zeros((size, self._channels), dtype=np.int16))
-
-    def _emit(self, samples: Samples) -> Iterator[Samples]:
-        if self._skip:
-            dropped = min(self._skip, len(samples))
-            self._skip -= dropped
-            samples = samples[dropped:]
-        if len(samples):
-            self.written += len(samples)
-            yield samples
-
-
-class Levels:
-    """How loud a recording is, 20 ms at a time, in decibels below the loudest that samples can be."""
-
-    FRAME = SAMPLE_RATE // 50
-    QUIETEST = 96  # of 16 bits; digital silence counts as that
-
-    def __init__(self) -> None:
-        self._counts = np.zeros(self.QUIETEST + 1, np.int64)
-        self._rest = np.zeros(0, np.float32)
-
-    def add(self, samples: Samples) -> None:
-        """Some more, ``(n, c)``: the sides of stereo count together."""
-        heard = np.concatenate([self._rest, samples.astype(np.float32).mean(axis=1)])
-        whole = len(heard) // self.FRAME * self.FRAME
-        power = np.square(heard[:whole].reshape(-1, self.FRAME)).mean(axis=1) / 32768**2
-        below = -10 * np.log10(np.maximum(power, 1e-12))
-        self._counts += np.bincount(np.clip(below, 0, self.QUIETEST).astype(int), minlength=self.QUIETEST + 1)
-        self._rest = heard[whole:]
-
-    def louder_than(self, share: float) -> int | None:
-        """The level, at most 0, that this share of it is quieter than; None for a very short one."""
-        total = self._counts.sum()
-        if not total:
-            return None
-        return -int(np.searchsorted(np.cumsum(self._counts), (1 - share) * total))
-
-
 def extract(pipe: Connection, container: InputContainer, flac: str, max_audio_s: Seconds) -> dict[str, Any]:
     """Write the FLAC; the fields of :class:`speech.media.AudioInfo`."""
     stream = audio_of(container)
@@ -254,7 +192,7 @@ def extract(pipe: Connection, container: InputContainer, flac: str, max_audio_s:
     timeline = Timeline(origin_of(container), end_s, channels)
     packets = errors = encoded = 0
     levels = Levels()
-    with av.open(flac, "w", format="flac", options={"fflags": "+bitexact"}) as output:
+    with flac_file(flac) as output:
         encoder = output.add_stream("flac", rate=SAMPLE_RATE, layout=LAYOUTS[channels], format="s16")
         encoder.codec_context.flags |= av.codec.context.Flags.bitexact
 
@@ -266,7 +204,8 @@ def extract(pipe: Connection, container: InputContainer, flac: str, max_audio_s:
                 frame.sample_rate = SAMPLE_RATE
                 frame.time_base = Fraction(1, SAMPLE_RATE)
                 frame.pts = timeline.written - len(chunk)
-                output.mux(encoder.encode(frame))
+                with writing(flac):
+                    output.mux(encoder.encode(frame))
                 levels.add(chunk)
 
         for packet in container.demux(stream):
@@ -287,7 +226,8 @@ def extract(pipe: Connection, container: InputContainer, flac: str, max_audio_s:
                 Reason.UNDECODABLE_AUDIO,
                 f"{errors} of {packets} audio packets cannot be decoded; upload it again",
             )
-        output.mux(encoder.encode(None))
+        with writing(flac):
+            output.mux(encoder.encode(None))
     return {
         "duration_s": round(timeline.written / SAMPLE_RATE, 3),
         "decode_errors": errors,
@@ -318,7 +258,9 @@ def serve(pipe: Connection) -> None:
             pipe.send_bytes(b"D" + json.dumps(result).encode())
         except MediaError as error:
             pipe.send_bytes(b"E" + json.dumps({"reason": error.reason, "message": str(error)}).encode())
-        except (av.FFmpegError, ValueError, MemoryError) as error:
+        except CannotWrite as error:
+            pipe.send_bytes(b"W" + str(error).encode())
+        except (av.FFmpegError, ValueError, ArithmeticError, MemoryError) as error:
             problem = {
                 "reason": Reason.UNDECODABLE_AUDIO,
                 "message": f"its audio cannot be decoded ({_why(error)}); upload it again",

@@ -11,12 +11,12 @@ import pytest
 
 from resources import layout
 from resources.aws import S3
-from resources.event_queue import EventQueue
+from resources.event_queue import EventQueue, Message
 from resources.ingest_log import IngestLog
 from resources.source import Source
 from resources.store import Store
 from sensors.batches import BatchLimits
-from sensors.events import BadEvent, DeadLetter, changed_objects, take_events
+from sensors.events import BadEvent, DeadLetter, bury, changed_objects, take_events
 from speech.errors import SourceUnavailable
 
 HOSTILE = 'in/it\'s "ö" 100%+|,\u202e🎬/../a b.mp4'
@@ -192,6 +192,14 @@ def test_poison_is_put_aside_with_its_reason(inbox: Inbox) -> None:
     assert (read.body, read.reason[:11]) == ("<xml/>", "is not JSON")
     assert inbox.current() == ["in/a.mp4"]
     assert inbox.waiting == 0
+
+
+def test_half_a_character_can_be_put_aside_too(inbox: Inbox) -> None:
+    bury(inbox.store, Message("receipt", "half a \ud83c"), "is not JSON")
+    (letter,) = inbox.store.list(layout.DEAD_LETTERS)
+    read = DeadLetter.read(inbox.store, letter.key)
+    assert read
+    assert read.body == "half a \\ud83c"
 
 
 def test_a_bucket_that_is_gone_leaves_the_messages_where_they_are(inbox: Inbox) -> None:

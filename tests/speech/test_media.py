@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import struct
 import wave
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from speech import media
-from speech.errors import MediaError, Reason
+from speech.errors import AsrError, MediaError, Reason
 from speech.media import LocalFile, MediaDecoder, read_flac
 from speech.types import SAMPLE_RATE, Samples
 from tests.conftest import SAMPLES
@@ -157,6 +158,56 @@ def session_description(folder: Path) -> Path:
 
 def no_moov(folder: Path) -> Path:
     return SAMPLES / "corrupt.mp4"
+
+
+def wav_of(channels: int, bits: int = 16) -> bytes:
+    block = channels * bits // 8
+    form = struct.pack("<HHIIHH", 1, channels, 16_000, 16_000 * block & 0xFFFFFFFF, block & 0xFFFF, bits)
+    sound = bytes(100_000)
+    return (
+        b"RIFF"
+        + struct.pack("<I", 36 + len(sound))
+        + b"WAVEfmt "
+        + struct.pack("<I", 16)
+        + form
+        + (b"data" + struct.pack("<I", len(sound)) + sound)
+    )
+
+
+@pytest.mark.parametrize(("channels", "bits"), [(0, 16), (1024, 16), (65535, 16), (2, 0), (500, 16)])
+def test_sound_that_makes_no_sense_is_no_silent_video(
+    decoder: MediaDecoder, tmp_path: Path, channels: int, bits: int
+) -> None:
+    (tmp_path / "odd.wav").write_bytes(wav_of(channels, bits))
+    with pytest.raises(MediaError) as raised:
+        decode(decoder, tmp_path / "odd.wav", tmp_path)
+    assert raised.value.reason is Reason.UNDECODABLE_AUDIO
+
+
+def test_a_full_disk_is_not_the_videos_fault(decoder: MediaDecoder) -> None:
+    with (
+        LocalFile(SAMPLES / "weather.mp4") as source,
+        pytest.raises(AsrError, match=r"cannot write /dev/full .*No space left") as raised,
+    ):
+        decoder.extract(source, "weather.mp4", Path("/dev/full"))
+    assert not isinstance(raised.value, MediaError)
+
+
+def test_a_clock_that_wraps_loses_no_sound(decoder: MediaDecoder, tmp_path: Path) -> None:
+    """The clock of MPEG-TS has 33 bits at 90 kHz: 26.5 hours, and begins anew."""
+    write_wav(tmp_path / "tone.wav", 4.0)
+    wraps_s = 2**33 / 90_000
+    with (
+        av.open(str(tmp_path / "tone.wav")) as sound,
+        av.open(str(tmp_path / "wrap.ts"), "w", options={"output_ts_offset": str(wraps_s - 2)}) as out,
+    ):
+        stream = out.add_stream("aac", rate=16_000)
+        for frame in sound.decode(audio=0):
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    info, samples = decode(decoder, tmp_path / "wrap.ts", tmp_path)
+    assert info.duration_s == pytest.approx(4.0, abs=0.2)
+    assert np.abs(samples[: SAMPLE_RATE // 2].astype(int)).max() > 2000
 
 
 @pytest.mark.parametrize(
