@@ -110,6 +110,25 @@ def export(
 
 
 @app.command()
+def dump(
+    out_dir: Annotated[Path, typer.Option("--out", help="A folder that is not there yet")] = Path("dump"),
+) -> None:
+    """Write words, segments, transcripts and videos, current or not, as Parquet for other engines."""
+    from asr_assets.dumping import dump as write
+
+    shown = table("table", "files", "rows")
+    store = Store(url=Settings.from_env().store_url)
+    with (
+        Bars(err) as bars,
+        bars.busy("writing Parquet"),
+        snapshot.read(store, READERS_CACHE, files=True) as connection,
+    ):
+        for dumped in write(connection, out_dir):
+            shown.add_row(dumped.table, str(dumped.files), str(dumped.rows))
+    out.print(shown)
+
+
+@app.command()
 def doctor() -> None:
     """Look at what is installed and what can be reached; say what is wrong, and what to do."""
     from asr_assets.doctor import examine

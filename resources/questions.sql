@@ -1,10 +1,11 @@
 -- What analysts ask, as views and macros over the current words. docs/analyst.md has an example of each.
 
--- A phrase in the form that is searched, as speech.types.normalize_word gives it: lower case, no punctuation.
+-- A phrase in the form that is searched, as speech.types.normalize_word gives it: lower case, no punctuation. Only
+-- characters that mean others (ﬁ, ½, Ｗ) stay what they are: DuckDB cannot resolve them, and asr search does.
 CREATE OR REPLACE MACRO words_in(phrase) AS list_filter(
     list_transform(
-        regexp_split_to_array(lower(replace(nfc_normalize(phrase), '’', '''')), '\s+'),
-        lambda word: trim(regexp_replace(word, '[^\p{L}\p{M}\p{N}_'']', '', 'g'), '''_')
+        regexp_split_to_array(lower(replace(nfc_normalize(phrase), '’', '''')), '[\s\p{Z}]+'),
+        lambda word: trim(regexp_replace(word, '[^\p{L}\p{N}_'']', '', 'g'), '''_')
     ),
     lambda word: word <> ''
 );
@@ -39,18 +40,19 @@ ORDER BY batch, video_key, video_id, first;
 -- Over a whole video, pauses and all.
 CREATE OR REPLACE VIEW words_per_minute AS
 SELECT video_key, model_version, words, duration_s, round(60 * words / nullif(duration_s, 0), 1) AS words_per_minute
-FROM transcripts_current;
+FROM transcripts_current WHERE status <> 'failed';
 
 -- From here on a condition on video_key is applied before all else: of one video, a hundred million words are no more
 -- than its own.
 
--- Stretches in which nobody speaks, on whatever channel, from the beginning of a video to its end.
+-- Stretches in which nobody speaks, on whatever channel, from the beginning of a video to its end. What failed says
+-- nothing of that.
 CREATE OR REPLACE MACRO silences(at_least_s := 1.0) AS TABLE
 WITH sounds AS (
     SELECT transcript_id, video_key, video_id, start_s, end_s
     FROM spoken_words JOIN transcripts_current USING (transcript_id)
     UNION ALL
-    SELECT transcript_id, video_key, video_id, duration_s, duration_s FROM transcripts_current
+    SELECT transcript_id, video_key, video_id, duration_s, duration_s FROM transcripts_current WHERE status <> 'failed'
 ), pauses AS (
     SELECT *, coalesce(
         max(end_s) OVER (PARTITION BY transcript_id, video_key ORDER BY start_s, end_s
@@ -59,7 +61,7 @@ WITH sounds AS (
     FROM sounds
 )
 SELECT video_key, from_s, start_s AS to_s, round(start_s - from_s, 3) AS silence_s, video_id
-FROM pauses WHERE start_s - from_s >= at_least_s;
+FROM pauses WHERE silence_s >= at_least_s;
 
 -- Words in a row that the model is not sure of: what to check by ear, with the words around them.
 CREATE OR REPLACE MACRO to_review(below := 0.5, context := 3) AS TABLE
@@ -111,7 +113,7 @@ GROUP BY transcript_id, video_key, video_id, first, last, period;
 
 -- How much each side of stereo speaks, of all that is spoken; a mix of both sides is one side.
 CREATE OR REPLACE VIEW talk_share AS
-SELECT video_key, channel, sum(end_s - start_s) AS talk_s, count(*) AS words,
+SELECT video_key, channel, round(sum(end_s - start_s), 3) AS talk_s, count(*) AS words,
        round(sum(end_s - start_s) / nullif(sum(sum(end_s - start_s)) OVER (PARTITION BY video_id, video_key), 0), 3)
            AS share,
        video_id

@@ -5,12 +5,15 @@ never waits for the writer, never blocks it, and needs nothing but the store.
 """
 
 import os
+import re
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 import duckdb
 from pydantic import BaseModel, ValidationError
@@ -32,15 +35,20 @@ SECONDS: Seconds = 600.0
 """A query of somebody's own is ended after so long."""
 
 _HALF_OF_MEMORY = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 21
-_SANDBOX: dict[str, str | bool | int | float | list[str]] = {
-    "enable_external_access": False,
+_SETTINGS: dict[str, str | bool | int | float | list[str]] = {
     "autoinstall_known_extensions": False,
     "autoload_known_extensions": False,
     "allow_community_extensions": False,
     "python_enable_replacements": False,  # a variable of this program is no table
     "memory_limit": f"{_HALF_OF_MEMORY}MiB",
     "max_temp_directory_size": "20GiB",
+    "lock_configuration": True,
+    "allowed_configs": ["TimeZone"],  # which DuckDB does not know before it has opened the file
 }
+_NOBODY_GUESSES = uuid4().hex
+_CALLED = re.compile(r'"Function": "(\w+)"')
+_HARMLESS = re.compile(r"RANGE|GENERATE_SERIES|REPEAT|REPEAT_ROW|JSON_EACH|JSON_TREE|(DUCKDB|PRAGMA)_\w+")
+"""Table functions that a reader may call. Some that are left out run SQL in a connection of their own."""
 
 
 class Latest(BaseModel, frozen=True):
@@ -89,11 +97,13 @@ def delete_former(store: Store) -> None:
 
 
 @contextmanager
-def read(store: Store, cache: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+def read(store: Store, cache: Path, *, files: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
     """The newest snapshot, read-only and sandboxed: no files, no network, no writes, no settings.
 
-    From a store that is not a folder it is fetched once into ``cache``. Raises
-    :class:`~speech.errors.WarehouseError` when nothing was published yet.
+    What others wrote goes through :func:`query`: by itself DuckDB lets COPY reach the snapshot's own file.
+    With ``files`` any file can be read and written: for SQL of ours alone. From a store that is not a folder
+    the snapshot is fetched once into ``cache``. Raises :class:`~speech.errors.WarehouseError` when nothing
+    was published yet.
     """
     folder = local_path(store.url)
     # Asking must not make a folder where there is none.
@@ -103,14 +113,24 @@ def read(store: Store, cache: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     key = layout.snapshot(newest.number)
     path = folder / key if folder else _fetched(store, key, cache)
     try:
-        # A large sort spills beside the file unless told otherwise, and that is the store.
-        spill = Path(tempfile.gettempdir()) / f"asr-{os.getpid()}"
-        connection = duckdb.connect(path, read_only=True, config=_SANDBOX | {"temp_directory": str(spill)})
-        connection.execute("SET TimeZone = 'UTC'; SET lock_configuration = true")
+        # A large sort spills beside the file unless told otherwise, and that is the store. One place for each
+        # process: DuckDB refuses a second connection that is set up otherwise.
+        spill = Path(tempfile.gettempdir()) / f"asr-{os.getpid()}-{_NOBODY_GUESSES}"
+        connection = duckdb.connect(
+            path,
+            read_only=True,
+            config=_SETTINGS | {"temp_directory": str(spill), "enable_external_access": files},
+        )
+        connection.execute("SET TimeZone = 'UTC'")
     except duckdb.Error as error:
         raise WarehouseError(f"{path}: the snapshot cannot be opened: {first_line(error)}") from error
     with connection:
-        yield connection
+        try:
+            yield connection
+        except RuntimeError as error:
+            if str(error) == "Query interrupted":  # what DuckDB makes of Ctrl-C
+                raise KeyboardInterrupt from error
+            raise
 
 
 def champion(connection: duckdb.DuckDBPyConnection) -> str:
@@ -127,6 +147,10 @@ def query(
 
     Raises :class:`~speech.errors.QueryError` for anything else, and for what takes longer or more memory.
     """
+    try:
+        sql.encode()
+    except UnicodeEncodeError as error:
+        raise QueryError("the SQL cannot be answered: it is not UTF-8") from error
     timer = threading.Timer(seconds, connection.interrupt)
     try:
         statements = connection.extract_statements(sql)
@@ -138,17 +162,38 @@ def query(
             kind = statements[0].type.name
             raise QueryError(f"only SELECT is possible here, not {kind}: this is a read-only copy")
         timer.start()
-        yield connection.execute(sql)
+        _refuse_side_effects(connection, sql)
+        yield _execute(connection, sql)
     except duckdb.InterruptException as error:
         raise QueryError(
             f"the SQL took longer than {seconds:g} s; ask for less, or give it more time"
         ) from error
+    except duckdb.OutOfMemoryException as error:
+        limit = _SETTINGS["memory_limit"]
+        raise QueryError(f"the SQL needs more memory than the {limit} it may have; ask for less") from error
     except duckdb.Error as error:
-        lines = (line.strip() for line in str(error).splitlines())
-        message = " ".join(line for line in lines if line and "^" not in line)
+        message = " ".join(str(error).partition("\n\nLINE ")[0].split())
         raise QueryError(f"the SQL cannot be answered: {message}") from error
     finally:
         timer.cancel()
+
+
+def _execute(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.DuckDBPyConnection:
+    """In a thread of its own: DuckDB notices Ctrl-C when a query ends, and who waits for a thread at once."""
+    with ThreadPoolExecutor(1) as pool:
+        try:
+            return pool.submit(connection.execute, sql).result()
+        except KeyboardInterrupt:
+            connection.interrupt()
+            raise
+
+
+def _refuse_side_effects(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
+    """A SELECT may have a COPY in its WITH clause, which query() does not take, or call what runs one."""
+    ((_, plan),) = connection.execute("EXPLAIN (FORMAT json) FROM query(?)", [sql]).fetchall()
+    for function in _CALLED.findall(plan):
+        if not _HARMLESS.fullmatch(function):
+            raise QueryError(f"the SQL cannot be answered: {function.lower()}() is not possible here")
 
 
 def _fetched(store: Store, key: str, cache: Path) -> Path:

@@ -2,11 +2,18 @@
 
 import json
 import re
+import signal
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
+from resources.settings import as_url
+from resources.store import Store
+from resources.warehouse import TABLES
 from tests.conftest import SAMPLES, Platform
+from tests.resources.published import add_batch
 
 pytestmark = pytest.mark.xdist_group("demo")
 
@@ -57,6 +64,8 @@ COMPARE = ["compare", "pocketsphinx", "micro_whisper"]
         (["export", "--video", "nope"], {}, "no current video with words"),
         (["export", "--model", "nope"], {}, "no current video with words"),
         (["export", "--out", "/proc/nope"], {}, "cannot be written"),
+        (["dump", "--out", str(SAMPLES)], {}, "is not empty"),
+        (["dump", "--out", "/proc/nope"], {}, "cannot be written"),
         (["search", ""], {}, "give one word or a phrase"),
         (["search", " ,.! "], {}, "give one word or a phrase"),
         (["search", "nobody says these words"], {}, "nobody says"),
@@ -133,6 +142,23 @@ def test_sql_formats(demo: Platform) -> None:
     assert json.loads(demo.must("sql", "--format", "json", query))["b"] is None
     assert "NULL" in demo.must("sql", query)
     assert demo.must("sql", "--format", "csv", "SELECT word FROM words WHERE false") == "word\n"
+
+
+def test_sql_is_interrupted_in_the_middle_of_a_query(demo: Platform) -> None:
+    endless = demo.command("sql", "SELECT count(*) FROM range(10_000_000_000) a, range(1_000_000) b")
+    with subprocess.Popen(endless, env=demo.environment, cwd=demo.root, stderr=subprocess.PIPE) as asking:
+        time.sleep(4)
+        asking.send_signal(signal.SIGINT)
+        _, said = asking.communicate(timeout=30)
+    assert asking.returncode == 130
+    assert b"Traceback" not in said
+
+
+def test_a_rebuilt_warehouse_is_the_same_row_for_row(platform: Platform) -> None:
+    add_batch(Store(url=as_url(platform.environment["ASR_STORE_URL"])), "a.mp4", "one two three")
+    platform.must("rebuild")
+    _, _, *shown = (line.split() for line in platform.must("rebuild").splitlines() if line.strip())
+    assert {table: same for table, *_, same in shown} == dict.fromkeys(TABLES, "yes")
 
 
 def test_models_lists_what_is_compared(demo: Platform) -> None:
