@@ -33,6 +33,11 @@ def search(connection: duckdb.DuckDBPyConnection, phrase: str, limit: int) -> Fo
     words = " ".join(word for word in map(normalize_word, phrase.split()) if word)
     if not words:
         raise QueryError("there is no word in what you search for; give one word or a phrase")
-    (count,) = connection.execute("SELECT count(*) FROM said(?)", [words]).fetchone() or (0,)
+    try:
+        (count,) = connection.execute("SELECT count(*) FROM said(?)", [words]).fetchone() or (0,)
+    except duckdb.CatalogException as error:
+        raise QueryError(
+            "the published copy was made by another version of this program; run asr run, or asr rebuild"
+        ) from error
     hits = connection.execute("FROM phrase(?, at_most := ?)", [words, limit]).fetchall() if count else []
     return Found(count, [Hit(*row) for row in hits])

@@ -128,7 +128,12 @@ class Warehouse(ConfigurableResource[Any]):
             raise _told(self.path, error) from error
         with connection:
             connection.execute("SET TimeZone = 'UTC'")
-            connection.execute(_SCHEMA)
+            try:
+                connection.execute(_SCHEMA)
+            except duckdb.CatalogException as error:
+                raise WarehouseError(
+                    f"{self.path} was made by another version of this program; the next load makes it anew"
+                ) from error
             connection.execute(f"CREATE TABLE IF NOT EXISTS made_by AS SELECT '{_SCHEMA_ID}' AS schema")
             yield connection
 

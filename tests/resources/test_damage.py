@@ -10,9 +10,10 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from resources.search import search
 from resources.store import Store
 from resources.warehouse import Warehouse
-from speech.errors import WarehouseError
+from speech.errors import QueryError, WarehouseError
 from tests.resources.test_warehouse import add_batch, load
 
 
@@ -60,6 +61,18 @@ def test_what_is_damaged_is_made_anew(damage: Callable[[Path], None], store: Sto
     assert warehouse.contents() == {}
     load(warehouse, store)
     assert warehouse.contents() == before
+
+
+def test_another_versions_tables_are_told_apart(store: Store, tmp_path: Path) -> None:
+    warehouse = Warehouse(path=str(tmp_path / "w.duckdb"))
+    with duckdb.connect(warehouse.path) as connection:
+        connection.execute("CREATE TABLE words (word VARCHAR)")
+        with pytest.raises(QueryError, match="made by another version"):
+            search(connection, "word", 1)
+    with pytest.raises(WarehouseError, match="made by another version"), warehouse.connect():
+        pass
+    add_batch(store, "a.mp4", "one two three")
+    assert load(warehouse, store).words == 3
 
 
 def test_what_is_no_warehouse_is_left_alone(store: Store, tmp_path: Path) -> None:

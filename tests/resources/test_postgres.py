@@ -311,10 +311,9 @@ def test_a_wrong_password_an_absent_server_and_a_url_that_is_none_are_one_senten
     load(warehouse, store)
     ((hba,),) = rows(postgres, "SHOW hba_file")
     Path(hba).write_text(f"local all somebody scram-sha-256\n{Path(hba).read_text()}")
-    reloaded = "SELECT pg_conf_load_time()"
-    before = rows(postgres, reloaded)
+    before = rows(postgres, "SELECT pg_conf_load_time()")
     rows(postgres, "CREATE ROLE somebody LOGIN PASSWORD 'right'", "SELECT pg_reload_conf()")
-    while rows(postgres, reloaded) == before:
+    while rows(postgres, "SELECT pg_conf_load_time()") == before:
         time.sleep(0.05)
     wrong = postgres.replace("postgres:@", "somebody:canary@")
     for url, said in {
