@@ -103,14 +103,16 @@ def fill(connection: duckdb.DuckDBPyConnection, video_id: str, video: Video) -> 
     seen = {"number": int(video_id), "kind": "new", "observed_at": "2026-01-01"}
     insert(connection, "observations", about | seen)
     heard = {"old": timed(video.a), "new": timed(video.b, late_s=0.02)}
-    for model, words in heard.items():
+    for transcript_id, (model, words) in enumerate(heard.items(), 2 * int(video_id)):
+        of = {"transcript_id": transcript_id, "video_id": video_id, "model_version": model, "batch": "1"}
+        how = {"model_fingerprint": FINGERPRINTS[f"fingerprint_{'ab'[transcript_id % 2]}"], "status": "ok"}
+        insert(connection, "transcripts", of | how | {"words": len(words)})
         for index, word in enumerate(words):
             insert(
                 connection,
-                "words",
+                "spoken_words",
                 {
-                    "video_id": video_id,
-                    "model_version": model,
+                    "transcript_id": transcript_id,
                     "segment_index": 0,
                     "word_index": index,
                     "word": word.word,
