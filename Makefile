@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help install demo dev dev-s3 test lint check-types unit test-long bench-ingestion bench-engine bench-comparison bench-warehouse bench-gpu bench-workers judge screenshots lock clean
+.PHONY: help install demo dev dev-s3 test lint check-types unit test-long test-faults bench-ingestion bench-engine bench-comparison bench-warehouse bench-gpu bench-workers judge screenshots lock clean
 
 help:  ## What can be made
 	@grep -E '^[a-z0-9-]+:.*##' Makefile | sed -E 's/:.*##/\t/'
@@ -33,7 +33,10 @@ unit: .venv/installed-dev
 	$(BIN)/pytest -n 2 --dist loadgroup -m "not long"
 
 test-long: .venv/installed-dev  ## What takes minutes: real daemons, from a video or an event to its words
-	$(BIN)/pytest -n 2 --dist loadgroup -m long tests
+	$(BIN)/pytest -n 2 --dist loadgroup -m "long and not case" tests
+
+test-faults: .venv/installed-dev  ## Forty-one faults and hostile files, a kill at every step, two thousand damaged files
+	$(BIN)/python -m benchmarks.faults
 
 bench-ingestion: .venv/installed-dev  ## A hundred thousand changing objects, ten million listed ones, a kill at every step
 	$(BIN)/python -m benchmarks.ingestion

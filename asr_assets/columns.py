@@ -38,6 +38,8 @@ _MEANING = {
     "duration_s": "seconds",
     "decode_errors": "packets that gave no audio",
     "clock_jumps": "places where timestamps made no sense and were bridged",
+    "lost_share": "part of its time for which there is no sound though there was before",
+    "cut_short": "whether the file ends before its container says so",
     "kbit_per_s": "thousands of bits for each second of the encoded sound",
     "noise_db": "how loud it is between words, in decibels below the loudest possible",
     "speech_db": "how loud words are, in decibels below the loudest possible",

@@ -62,7 +62,10 @@ def summarize(settings: Settings) -> None:
         ).fetchall()
         champion = snapshot.champion(connection)
         changed = connection.execute("FROM champion_changed LIMIT 1").fetchone()
-        (unread,) = connection.execute("SELECT count(sidecar_problem) FROM videos_current").fetchone() or (0,)
+        unread, damaged = connection.execute(
+            "SELECT count(sidecar_problem), "
+            "count(*) FILTER (cut_short OR decode_errors > 0 OR lost_share > 0.01) FROM videos_current"
+        ).fetchone() or (0, 0)
         known = connection.execute("FROM videos LIMIT 1").fetchone()
     shown = table("outcome", "videos", "words")
     for outcome, videos, words, _ in rows:
@@ -73,6 +76,11 @@ def summarize(settings: Settings) -> None:
         err.print(
             f"{unread} videos have a sidecar that could not be read; why stands in videos_current, "
             "column sidecar_problem"
+        )
+    if damaged:
+        err.print(
+            f"{damaged} videos end early or have lost sound, and their words are those of the rest: "
+            "columns cut_short, decode_errors and lost_share of videos_current"
         )
     if not known:
         err.print(f"No video was ever found in {settings.source_url}.")

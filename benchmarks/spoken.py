@@ -103,7 +103,7 @@ def publish(store: Store, number: int, seed: int, shape: Shape = SHAPE) -> Itera
                 video=video,
                 status=Status.OK,
                 media=MediaInfo("mov,mp4", length, "h264", "aac", 1, 1, 0.0, 48_000, 2),
-                audio=AudioInfo(length, 0, 0, 96.0, -60, -20),
+                audio=AudioInfo(length, 0, 0, kbit_per_s=96.0, noise_db=-60, speech_db=-20),
             )
             for video in videos
         ),

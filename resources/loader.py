@@ -30,7 +30,7 @@ from resources.published import (
 from resources.spoken import segments_of, words_of
 from resources.store import Store, StoredObject
 from speech.errors import StoreError
-from speech.media import MediaInfo
+from speech.media import AudioInfo, MediaInfo
 
 POSTINGS_RUN = 4_000_000
 """Words in a sorted run of postings, at least. A search looks through the words that are in none yet (30 row
@@ -327,7 +327,8 @@ def _with_head(batch: ComparedBatch) -> pa.Table:
 def _video_columns(video: ExtractedVideo) -> dict[str, Any]:
     """Every column in every row: a table takes its columns from the first."""
     return {
-        **(asdict(video.media) if video.media else {field.name: None for field in fields(MediaInfo)}),
+        **_known(MediaInfo, video.media),
+        **_known(AudioInfo, video.audio),
         "video_id": video.video.video_id,
         "status": video.status,
         "reason": video.reason,
@@ -340,9 +341,8 @@ def _video_columns(video: ExtractedVideo) -> dict[str, Any]:
         "metadata": video.sidecar.metadata,
         "sidecar_problem": video.sidecar.problem,
         "duration_s": video.duration_s,
-        "decode_errors": video.audio.decode_errors if video.audio else None,
-        "clock_jumps": video.audio.clock_jumps if video.audio else None,
-        "kbit_per_s": video.audio.kbit_per_s if video.audio else None,
-        "noise_db": video.audio.noise_db if video.audio else None,
-        "speech_db": video.audio.speech_db if video.audio else None,
     }
+
+
+def _known(kind: type[MediaInfo | AudioInfo], found: MediaInfo | AudioInfo | None) -> dict[str, Any]:
+    return asdict(found) if found else {field.name: None for field in fields(kind)}

@@ -24,6 +24,8 @@ CREATE TABLE videos (
     channels           integer,
     decode_errors      integer,
     clock_jumps        integer,
+    lost_share         double precision,
+    cut_short          boolean,
     kbit_per_s         double precision,
     noise_db           integer,
     speech_db          integer,

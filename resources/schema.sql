@@ -26,6 +26,8 @@ CREATE TABLE IF NOT EXISTS videos (
     channels        INTEGER,
     decode_errors   INTEGER,
     clock_jumps     INTEGER,
+    lost_share      DOUBLE,               -- of its time, for which there is no sound though there was before
+    cut_short       BOOLEAN,              -- the file ends before its container says so
     kbit_per_s      DOUBLE,               -- of the encoded sound
     noise_db        INTEGER,              -- how loud it is between words, below the loudest possible
     speech_db       INTEGER,              -- and how loud words are

@@ -32,6 +32,8 @@ JOB_BASE_S: Seconds = 300.0
 JOB_BYTES_PER_S = 1_000_000
 """A child that works longer than ``JOB_BASE_S + size / JOB_BYTES_PER_S`` on one video is killed,
 however busy it looks."""
+CHILD = ("-m", "speech.confined")
+"""What the child runs."""
 MAX_AUDIO_S: Seconds = 26 * 3600.0
 """A day of recording fits; a file that claims to hold more is refused."""
 
@@ -101,14 +103,18 @@ class AudioInfo:
 
     ``duration_s`` is the length of the FLAC, whose first sample stands at 0 of the video's timeline.
     ``decode_errors`` counts packets that gave no audio; ``clock_jumps`` counts places where the
-    timestamps made no sense and were bridged. ``kbit_per_s`` is what the encoded sound took. ``noise_db``
-    and ``speech_db`` are the levels, below the loudest possible, that a tenth of it and nine tenths of it
-    are quieter than: what is heard between words, and words.
+    timestamps made no sense and were bridged. ``lost_share`` is the part of its time for which there is no
+    sound though there was before: damaged, gone with the file's end, or never recorded; ``cut_short`` says
+    that the file ends before its container says so. ``kbit_per_s`` is what the encoded sound took.
+    ``noise_db`` and ``speech_db`` are the levels, below the loudest possible, that a tenth of it and nine
+    tenths of it are quieter than: what is heard between words, and words.
     """
 
     duration_s: Seconds
     decode_errors: int
     clock_jumps: int
+    lost_share: float | None = None
+    cut_short: bool | None = None
     kbit_per_s: float | None = None
     noise_db: int | None = None
     speech_db: int | None = None
@@ -159,7 +165,8 @@ class MediaDecoder:
                     raise AsrError(f"{name}: {body.decode(errors='replace')}")
                 elif kind in (b"D", b"E"):
                     result: dict[str, Any] = json.loads(body)
-                    answered = True
+                    # What one video has taken of its memory may not be there for the next.
+                    answered = not result.get("spent")
                     if kind == b"E":
                         raise MediaError(Reason(result["reason"]), f"{name}: {result['message']}")
                     return result
@@ -204,12 +211,13 @@ class MediaDecoder:
         with theirs:
             self._child = subprocess.Popen(
                 # -I: neither the environment nor the working folder can change what is imported.
-                [sys.executable, "-I", "-m", "speech.media_child", str(theirs.fileno())],
+                [sys.executable, "-I", *CHILD, str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                env={"LANG": "C.UTF-8"},
+                # One thread: no array here is large, and each has eight megabytes set apart for it.
+                env={"LANG": "C.UTF-8", "OPENBLAS_NUM_THREADS": "1"},
             )
         self._pipe = Connection(ours.detach())
         return self._pipe

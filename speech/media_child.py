@@ -1,18 +1,14 @@
 """The child of :class:`speech.media.MediaDecoder`: the only code that touches untrusted media.
 
-``python -I -m speech.media_child FD``: serves jobs on the socket FD until it is closed. Messages to
-the parent are one letter and a body: ``R`` offset, length (answered with bytes); ``P`` a sign of life;
-``D`` result as JSON; ``E`` reason and message as JSON; ``W`` why nothing can be written.
+Started by :mod:`speech.confined`, it serves jobs on a socket until that is closed. Messages to the parent
+are one letter and a body: ``R`` offset, length (answered with bytes); ``P`` a sign of life; ``D`` result as
+JSON; ``E`` reason and message as JSON; ``W`` why nothing can be written.
 """
 
-import ctypes
 import errno
 import io
 import json
-import resource
-import signal
 import struct
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from fractions import Fraction
@@ -24,6 +20,8 @@ from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
 from av.container import InputContainer, OutputContainer
 
+from speech.confined import FILE_BYTES
+from speech.cut_short import ends_early
 from speech.errors import MediaError, Reason
 from speech.timeline import LAYOUTS, Levels, Timeline
 from speech.types import SAMPLE_RATE, Samples, Seconds
@@ -43,18 +41,20 @@ CODECS = (
 # always does, a piece cut out of a longer Matroska file too), and players show the first moment as 0.
 ABSOLUTE = "mov"
 
-MEMORY_BYTES = 4 << 30
-FILE_BYTES = 4 << 30
-OPEN_FILES = 64
-PR_SET_PDEATHSIG = 1
-LOST_SHARE = 0.5  # more packets undecodable than this: not a transcript but a guess
+# Containers whose header, or last page, says how long the sound is. Others are measured by FFmpeg from what
+# is there, and an MP3 without such a header by its bit rate, which may change.
+TELL_LENGTH = frozenset({"mov", "matroska", "avi", "flv", "asf", "wav", "w64", "aiff", "caf", "flac", "ogg"})
+LOST_SHARE = 0.5  # more of the sound than this gone with what is damaged: not a transcript but a guess
+MISSING_S: Seconds = 1.0
+MISSING_SHARE = 0.01
+"""Lengths in headers are rounded: sound that ends earlier than both of these say was cut off."""
 
 
 class ParentFile:
     """The video, as a seekable file whose bytes the parent hands over."""
 
     def __init__(self, pipe: Connection, size: int) -> None:
-        self._pipe, self._size, self._at = pipe, size, 0
+        self._pipe, self.size, self._at = pipe, size, 0
 
     def tell(self) -> int:
         """Where the next read begins."""
@@ -62,13 +62,13 @@ class ParentFile:
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """Move; beyond the end is allowed, and reads as nothing."""
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self.size}[whence]
         self._at = max(0, base + offset)
         return self._at
 
     def read(self, length: int = -1) -> bytes:
         """Up to ``length`` bytes; fewer only at the end."""
-        wanted = self._size - self._at if length < 0 else min(length, self._size - self._at)
+        wanted = self.size - self._at if length < 0 else min(length, self.size - self._at)
         if wanted <= 0:
             return b""
         self._pipe.send_bytes(b"R" + struct.pack("<QI", self._at, min(wanted, 1 << 24)))
@@ -77,13 +77,12 @@ class ParentFile:
         return data
 
 
-def open_media(pipe: Connection, size: int) -> InputContainer:
+def open_media(file: ParentFile) -> InputContainer:
     """The video behind the pipe. Raises MediaError when it is no allowed container."""
-    if size == 0:
+    if file.size == 0:
         raise MediaError(Reason.UNREADABLE_MEDIA, "is empty (0 bytes); upload it again")
     options = {"format_whitelist": CONTAINERS, "codec_whitelist": CODECS, "protocol_whitelist": "none"}
     try:
-        file = ParentFile(pipe, size)
         return av.open(file, "r", options=options, metadata_errors="replace", buffer_size=1 << 18)
     except (av.FFmpegError, ValueError, MemoryError) as error:
         raise MediaError(
@@ -179,7 +178,21 @@ def probe(container: InputContainer) -> dict[str, Any]:
     }
 
 
-def extract(pipe: Connection, container: InputContainer, flac: str, max_audio_s: Seconds) -> dict[str, Any]:
+def promised_end(container: InputContainer, stream: AudioStream) -> Seconds:
+    """Where the sound ends on the video's timeline, as the header has it; 0 where it says nothing."""
+    if not TELL_LENGTH.intersection(container.format.name.split(",")):
+        return 0.0
+    whole_s = duration_of(container) or 0.0
+    if stream.duration and stream.time_base:
+        begins = (stream.start_time or 0) * stream.time_base - origin_of(container)
+        # An edit list may have dropped what the stream goes on with.
+        return min(float(begins + stream.duration * stream.time_base), whole_s)
+    return whole_s if len(container.streams) == 1 else 0.0  # the picture may go on for longer
+
+
+def extract(
+    pipe: Connection, container: InputContainer, file: ParentFile, flac: str, max_audio_s: Seconds
+) -> dict[str, Any]:
     """Write the FLAC; the fields of :class:`speech.media.AudioInfo`."""
     stream = audio_of(container)
     if stream is None:
@@ -191,6 +204,7 @@ def extract(pipe: Connection, container: InputContainer, flac: str, max_audio_s:
     channels = 2 if stream.channels == 2 else 1
     timeline = Timeline(origin_of(container), end_s, channels)
     packets = errors = encoded = 0
+    damaged = encrypted = False
     levels = Levels()
     with flac_file(flac) as output:
         encoder = output.add_stream("flac", rate=SAMPLE_RATE, layout=LAYOUTS[channels], format="s16")
@@ -208,31 +222,51 @@ def extract(pipe: Connection, container: InputContainer, flac: str, max_audio_s:
                     output.mux(encoder.encode(frame))
                 levels.add(chunk)
 
-        for packet in container.demux(stream):
+        # All streams: where a file is damaged, a packet of the picture may be the one to say so.
+        for number, packet in enumerate(container.demux(), start=1):
+            damaged |= packet.is_corrupt
+            if number % 500 == 0:
+                pipe.send_bytes(b"P")
+            if packet.stream is not stream:
+                continue
             packets += 1
             encoded += packet.size
+            encrypted |= packet.has_sidedata("encryption_info")
             try:
                 frames = packet.decode()
             except av.FFmpegError:
                 errors += 1
                 continue
             for frame in frames:
-                write(timeline.place(frame))
-            if packets % 500 == 0:
-                pipe.send_bytes(b"P")
+                write(timeline.place(cast("AudioFrame", frame)))
         write(timeline.finish())
-        if not timeline.written or errors > LOST_SHARE * packets:
+        if encrypted:
+            raise MediaError(
+                Reason.UNDECODABLE_AUDIO, "is encrypted, and its key is not in it; upload it without that"
+            )
+        heard_s = timeline.written / SAMPLE_RATE
+        promised_s = min(promised_end(container, stream), max_audio_s)
+        missing_s = max(0.0, promised_s - heard_s)
+        cut_short = missing_s > max(MISSING_S, MISSING_SHARE * promised_s) or ends_early(
+            file, file.size, container.format.name
+        )
+        lost_share = (timeline.filled / SAMPLE_RATE + missing_s) / max(promised_s, heard_s, 1e-9)
+        damaged |= bool(errors) or cut_short
+        if not timeline.written or errors > LOST_SHARE * packets or (damaged and lost_share > LOST_SHARE):
             raise MediaError(
                 Reason.UNDECODABLE_AUDIO,
-                f"{errors} of {packets} audio packets cannot be decoded; upload it again",
+                f"{max(lost_share, errors / max(packets, 1)):.0%} of its sound is lost, since "
+                f"{'its end is missing' if cut_short else 'it is damaged'}; upload it again",
             )
         with writing(flac):
             output.mux(encoder.encode(None))
     return {
-        "duration_s": round(timeline.written / SAMPLE_RATE, 3),
+        "duration_s": round(heard_s, 3),
         "decode_errors": errors,
+        "lost_share": round(lost_share, 3),
+        "cut_short": cut_short,
         "clock_jumps": timeline.clock_jumps,
-        "kbit_per_s": round(encoded / 125 / (timeline.written / SAMPLE_RATE), 1),
+        "kbit_per_s": round(encoded / 125 / heard_s, 1),
         "noise_db": levels.louder_than(0.1),
         "speech_db": levels.louder_than(0.9),
     }
@@ -249,12 +283,13 @@ def serve(pipe: Connection) -> None:
             job = json.loads(pipe.recv_bytes())
         except EOFError:
             return
+        file = ParentFile(pipe, job["size"])
         try:
-            with open_media(pipe, job["size"]) as container:
+            with open_media(file) as container:
                 if job["do"] == "probe":
                     result = probe(container)
                 else:
-                    result = extract(pipe, container, job["flac"], job["max_audio_s"])
+                    result = extract(pipe, container, file, job["flac"], job["max_audio_s"])
             pipe.send_bytes(b"D" + json.dumps(result).encode())
         except MediaError as error:
             pipe.send_bytes(b"E" + json.dumps({"reason": error.reason, "message": str(error)}).encode())
@@ -264,25 +299,6 @@ def serve(pipe: Connection) -> None:
             problem = {
                 "reason": Reason.UNDECODABLE_AUDIO,
                 "message": f"its audio cannot be decoded ({_why(error)}); upload it again",
+                "spent": isinstance(error, MemoryError),
             }
             pipe.send_bytes(b"E" + json.dumps(problem).encode())
-
-
-def main() -> None:
-    """Give up what is not needed, then serve."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle, not this video's fault
-    if sys.platform == "linux":
-        # A decoder that spins never sees that the parent is gone.
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    for limit, value in (
-        (resource.RLIMIT_AS, MEMORY_BYTES),
-        (resource.RLIMIT_FSIZE, FILE_BYTES),
-        (resource.RLIMIT_NOFILE, OPEN_FILES),
-        (resource.RLIMIT_CORE, 0),
-    ):
-        resource.setrlimit(limit, (value, value))
-    serve(Connection(int(sys.argv[1])))
-
-
-if __name__ == "__main__":
-    main()

@@ -25,6 +25,8 @@ class Timeline:
         self._channels = channels
         self.clock_jumps = 0
         self.written = 0
+        self.filled = 0
+        """Samples of silence where the container has no sound, after its first."""
         self._origin_s = origin_s
         self._anchor_s: Seconds = 0.0  # where the current run of unbroken input began
         self._run = 0  # input samples since then
@@ -73,6 +75,8 @@ class Timeline:
     def _silence_until(self, time_s: Seconds) -> Iterator[Samples]:
         missing = round(time_s * SAMPLE_RATE) - self.written
         self._skip = max(0, -missing)
+        if self._shape is not None:
+            self.filled += max(0, missing)
         while missing > 0:
             size = min(missing, SILENCE_CHUNK)
             missing -= size

@@ -37,6 +37,7 @@ def first_sound_s(samples: Samples) -> float:
     return int(np.argmax(np.abs(samples.astype(int)) > 200)) / SAMPLE_RATE
 
 
+@pytest.mark.case(11)
 def test_audio_that_starts_late_stands_where_it_is_heard(decoder: MediaDecoder, tmp_path: Path) -> None:
     with LocalFile(SAMPLES / "delayed_audio.mp4") as source:
         probed = decoder.probe(source, "delayed_audio.mp4")
@@ -98,6 +99,7 @@ def test_a_long_pause_that_fits_the_container_is_a_pause(decoder: MediaDecoder, 
     assert info.duration_s == pytest.approx(701.08, abs=0.05)
 
 
+@pytest.mark.case(12)
 def test_a_clock_that_jumps_back_is_bridged_and_counted(decoder: MediaDecoder, tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     write_clip(first, "mpegts", "mp2", [900.0])
@@ -109,6 +111,7 @@ def test_a_clock_that_jumps_back_is_bridged_and_counted(decoder: MediaDecoder, t
     assert info.duration_s == pytest.approx(2.16, abs=0.2)
 
 
+@pytest.mark.case(11)
 @pytest.mark.parametrize(
     ("container", "codec", "start_s", "shown_s"),
     [("mov", "pcm_s16le", 2.0, 2.0), ("matroska", "pcm_s16le", 5000.0, 0.0), ("mpegts", "mp2", 70.0, 0.0)],
@@ -193,6 +196,7 @@ def test_a_full_disk_is_not_the_videos_fault(decoder: MediaDecoder) -> None:
     assert not isinstance(raised.value, MediaError)
 
 
+@pytest.mark.case(12)
 def test_a_clock_that_wraps_loses_no_sound(decoder: MediaDecoder, tmp_path: Path) -> None:
     """The clock of MPEG-TS has 33 bits at 90 kHz: 26.5 hours, and begins anew."""
     write_wav(tmp_path / "tone.wav", 4.0)
@@ -253,6 +257,7 @@ class KillsItsReader(LocalFile):
         return super().read_at(offset, length)
 
 
+@pytest.mark.case(18)
 @pytest.mark.parametrize(
     ("how", "reason"),
     [
@@ -264,8 +269,9 @@ class KillsItsReader(LocalFile):
 def test_a_decoder_that_dies_or_hangs_costs_one_video(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: signal.Signals, reason: Reason
 ) -> None:
-    monkeypatch.setattr(media, "STALL_S", 1.0)
     with MediaDecoder() as decoder:
+        decode(decoder, SAMPLES / "silent.mp4", tmp_path)  # so that it has started
+        monkeypatch.setattr(media, "STALL_S", 1.0)
         bad = KillsItsReader(SAMPLES / "weather.mp4", decoder, how)
         with bad, pytest.raises(MediaError, match=r"bad\.mp4") as failed:
             decoder.extract(bad, "bad.mp4", tmp_path / "bad.flac")
@@ -274,6 +280,7 @@ def test_a_decoder_that_dies_or_hangs_costs_one_video(
     assert samples.shape[-1] > 13 * SAMPLE_RATE
 
 
+@pytest.mark.case(41)
 def test_the_child_gets_no_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "canary")
     with MediaDecoder() as decoder:
