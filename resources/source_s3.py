@@ -8,8 +8,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    IncompleteReadError,
+    ReadTimeoutError,
+    ResponseStreamingError,
+)
 
+from resources.aws import TRIES
 from resources.observations import Video
 from speech.errors import Reason, SourceObjectError, SourceUnavailable
 from speech.media import ByteSource
@@ -122,13 +129,7 @@ class _S3Object:
     def _fetch(self, offset: int, length: int) -> bytes:
         last = min(offset + length, self.size) - 1
         try:
-            answer = self._client.get_object(
-                Bucket=self._bucket,
-                Key=self._video.key,
-                Range=f"bytes={offset}-{last}",
-                IfMatch=f'"{self._video.version}"',
-            )
-            data: bytes = answer["Body"].read()
+            data = self._answer(offset, last)
         except ClientError as error:
             code = _code(error)
             if code in ("NoSuchKey", "404"):
@@ -151,4 +152,21 @@ class _S3Object:
             raise SourceUnavailable(f"s3://{self._bucket} cannot be reached: {_code(error)}") from None
         if len(data) != last - offset + 1:
             raise SourceUnavailable(f"s3://{self._bucket} broke off in the middle of an answer")
+        return data
+
+    def _answer(self, offset: int, last: int, tries: int = TRIES) -> bytes:
+        answer = self._client.get_object(
+            Bucket=self._bucket,
+            Key=self._video.key,
+            Range=f"bytes={offset}-{last}",
+            IfMatch=f'"{self._video.version}"',
+        )
+        try:
+            data: bytes = answer["Body"].read()
+        except (IncompleteReadError, ReadTimeoutError, ResponseStreamingError):
+            # boto asks again where there was no answer; not for the rest of one, for which all the videos of
+            # the step would be read again.
+            if tries == 1:
+                raise
+            return self._answer(offset, last, tries - 1)
         return data

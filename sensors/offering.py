@@ -20,6 +20,7 @@ from dagster import (
     sensor,
 )
 
+from resources import layout
 from resources.ingest_log import shared_log
 from resources.models import SpeechModels
 from resources.routing import Routing
@@ -56,15 +57,18 @@ def offering_sensor(steps: Steps, interval_s: int) -> SensorDefinition:
         if not log.catch_up(time.monotonic() + TICK_S):
             return SkipReason(f"reading the ingest log, at entry {log.tail}")
         offered = to_offer(log.batches, context.cursor)
+        failed = list(to_retry(context.instance, datetime.now(UTC)))
+        if not offered and not failed:
+            return SkipReason(f"no new batches after {context.cursor or 'the beginning'}")
+        routing = Routing.of(speech_models, store)
         requests = [
             RunRequest(run_key=f"batch-{batch}", partition_key=batch)
             for batch in not_started(offered, context.instance)
-        ] + list(to_retry(context.instance, datetime.now(UTC)))
-        if not offered and not requests:
-            return SkipReason(f"no new batches after {context.cursor or 'the beginning'}")
+            if not is_finished(batch, steps, routing, store)
+        ] + failed
         return SensorResult(
             dynamic_partitions_requests=[with_partitions(requests, offered)],
-            run_requests=with_steps(requests, steps, Routing.of(speech_models, store)),
+            run_requests=with_steps(requests, steps, routing),
             cursor=offered[-1] if offered else context.cursor,
         )
 
@@ -100,6 +104,13 @@ def to_offer(batches: Sequence[str], cursor: str | None) -> list[str]:
 def not_started(batches: Iterable[str], instance: DagsterInstance) -> list[str]:
     """Batches that no run has ever been started for: a renamed sensor starts nothing twice."""
     return [batch for batch in batches if not _runs(instance, batch)]
+
+
+def is_finished(batch: str, steps: Steps, routing: Routing, store: Store) -> bool:
+    """Whether all that a run of a batch makes is there; the run may be gone, with Dagster's database."""
+    models = [model for model in steps.transcripts if routing.takes(model, batch)]
+    made = [layout.extracted(batch), *(layout.transcripts(model, batch) for model in models)]
+    return all(map(store.head, made))
 
 
 def to_retry(instance: DagsterInstance, now: datetime) -> Iterator[RunRequest]:

@@ -84,6 +84,7 @@ def test_other_bytes_under_the_same_key_are_another_video(origin: Origin) -> Non
     assert gone.value.reason is Reason.SUPERSEDED
 
 
+@pytest.mark.case(22)
 def test_an_object_that_changes_while_it_is_read_is_noticed(origin: Origin) -> None:
     origin.put("a.mp4", b"x" * (9 << 20))
     video = origin.videos()["a.mp4"]
@@ -98,6 +99,7 @@ def test_an_object_that_changes_while_it_is_read_is_noticed(origin: Origin) -> N
         read()
 
 
+@pytest.mark.case(23)
 def test_an_object_that_is_gone_is_missing(origin: Origin) -> None:
     origin.put("a.mp4", b"bytes")
     video = origin.videos()["a.mp4"]

@@ -17,6 +17,7 @@ from resources.source import Source
 from resources.store import Store
 from sensors.batches import BatchLimits
 from sensors.events import BadEvent, DeadLetter, bury, changed_objects, take_events
+from sensors.reconciling import reconcile
 from speech.errors import SourceUnavailable
 
 HOSTILE = 'in/it\'s "ö" 100%+|,\u202e🎬/../a b.mp4'
@@ -149,6 +150,7 @@ def test_an_event_about_what_is_known_asks_the_bucket_nothing(inbox: Inbox) -> N
     assert inbox.current() == []
 
 
+@pytest.mark.case(24)
 def test_duplicates_disorder_and_strangers_change_nothing(inbox: Inbox) -> None:
     inbox.put("in/a.mp4", b"new")
     for name in ("ObjectRemoved:Delete", "ObjectCreated:Put", "ObjectCreated:Put"):
@@ -164,6 +166,21 @@ def test_duplicates_disorder_and_strangers_change_nothing(inbox: Inbox) -> None:
     assert inbox.current() == ["in/a.mp4"]
     assert inbox.log.batches == ["00000001"]
     assert inbox.waiting == 0
+
+
+@pytest.mark.case(24)
+def test_an_event_that_never_came_is_made_good_by_a_reconciliation(inbox: Inbox) -> None:
+    inbox.put("in/a.mp4")
+    inbox.put("in/lost.mp4")
+    inbox.send(s3_event(inbox.bucket, "in/a.mp4"))
+    inbox.take()
+    assert inbox.current() == ["in/a.mp4"]
+    found = reconcile(inbox.source, inbox.store, inbox.log, inbox.limits)
+    assert (found.listed, found.lost, found.doubled) == (2, 1, 0)
+    assert inbox.current() == ["in/a.mp4", "in/lost.mp4"]
+    inbox.send(s3_event(inbox.bucket, "in/lost.mp4"))  # late, after all
+    inbox.take()
+    assert inbox.log.batches == ["00000001", "00000002"]
 
 
 def test_deleted_and_uploaded_again(inbox: Inbox) -> None:
@@ -231,6 +248,7 @@ def test_a_trickle_waits_for_more_and_its_messages_come_back(inbox: Inbox) -> No
     assert (inbox.current(), inbox.waiting) == (["in/b.mp4"], 1)
 
 
+@pytest.mark.case(24)
 def test_killed_between_record_and_delete_the_messages_come_back_and_change_nothing(
     inbox: Inbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:

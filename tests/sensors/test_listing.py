@@ -75,6 +75,7 @@ def test_a_new_video_is_offered_once(watch: Watch) -> None:
     assert watch.tick() == []
 
 
+@pytest.mark.case(26)
 def test_a_tick_repeated_because_its_cursor_was_lost_offers_the_same_batch(watch: Watch) -> None:
     watch.put("a.mp4")
     assert watch.tick(save_cursor=False) == watch.tick() == ["00000001"]
@@ -92,6 +93,7 @@ def test_a_changed_video_is_offered_again_and_an_unchanged_one_is_not(watch: Wat
     assert [v.key for v in IngestLog(watch.store).batch("00000002").videos] == ["a.mp4"]
 
 
+@pytest.mark.case(28)
 def test_a_batch_that_has_a_run_is_not_offered_by_a_renamed_sensor(watch: Watch) -> None:
     watch.put("a.mp4")
     watch.tick()
@@ -100,6 +102,7 @@ def test_a_batch_that_has_a_run_is_not_offered_by_a_renamed_sensor(watch: Watch)
     assert watch.tick() == []
 
 
+@pytest.mark.case(27)
 def test_a_batch_whose_run_failed_is_tried_again_at_once_then_later_then_never(watch: Watch) -> None:
     watch.put("a.mp4")
     watch.tick()

@@ -92,6 +92,7 @@ def unwilling(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     server.server_close()
 
 
+@pytest.mark.case(31)
 def test_nothing_is_taken_for_deleted(unwilling: Unwilling, bucket: str, store: Store) -> None:
     for key in KEYS:
         boto3.client("s3").put_object(Bucket=bucket, Key=key, Body=b"x")
@@ -115,6 +116,7 @@ def test_nothing_is_taken_for_deleted(unwilling: Unwilling, bucket: str, store: 
     assert (found.listed, found.lost, found.superseded, found.deleted) == (2, 0, 0, 0)
 
 
+@pytest.mark.case(31)
 def test_who_does_not_answer_is_asked_later_and_later() -> None:
     asked: list[datetime] = []
 
