@@ -18,7 +18,12 @@ from resources.store import Store
 from resources.warehouse import Warehouse
 from speech.engines import ENGINES
 from speech.errors import AsrError, first_line
-from speech.weights import hub_reachable, where_weights_are
+from speech.models import ModelVersion
+from speech.weights import check_package, digest_of, hub_reachable, where_weights_are
+
+FFMPEG = {"libavformat": (62, 12, 102), "libavcodec": (62, 28, 102), "libswresample": (6, 3, 102)}
+"""Those of FFmpeg 8.1.2, which the pinned package av has inside: the oldest that recordings of strangers are
+given to. When av moves, look into FFmpeg's list of security fixes, and raise them."""
 
 PACKAGES = ("dagster", "duckdb", "pyarrow", "obstore", "av", "pocketsphinx", "torch", "transformers")
 
@@ -68,6 +73,12 @@ def _told(what: str, at: str, look: Callable[[], str]) -> Finding:
 def _ffmpeg() -> str:
     import av
 
+    older = [name for name, least in FFMPEG.items() if av.library_versions[name] < least]
+    if older:
+        raise AsrError(
+            f"{av.ffmpeg_version_info} has an older {older[0]} than FFmpeg 8.1.2, with holes that are known: "
+            "make install brings the pinned av"
+        )
     return f"{av.ffmpeg_version_info}, inside the package av"
 
 
@@ -133,7 +144,13 @@ def _models(settings: Settings) -> Iterator[Finding]:
         yield Finding("models", str(settings.models), str(error))
         return
     for model in enabled:
-        if ENGINES[model.engine].weights:
-            yield _told(f"model {model.name}", model.weights, partial(where_weights_are, model))
-        else:
-            yield Finding(f"model {model.name}", f"inside the package {model.engine}")
+        yield _told(f"model {model.name}", model.weights, partial(_weights, model))
+
+
+def _weights(model: ModelVersion) -> str:
+    entry = ENGINES[model.engine]
+    if not entry.weights:
+        check_package(model, entry.package)
+        return f"inside the package {entry.package}"
+    where = where_weights_are(model)
+    return f'{where}, digest = "{digest_of(model, Path(where))}"' if Path(where).is_dir() else where

@@ -29,7 +29,8 @@ class ModelVersion:
     """One way to turn speech into words.
 
     ``weights`` is a local folder (``./here``, relative to ``models.toml``, or ``/there``) or a repository
-    of the Hugging Face hub, whose ``revision`` is a commit. ``language`` is a code, or ``auto``: the one a
+    of the Hugging Face hub, whose ``revision`` is a commit; with a ``digest`` no other files than those are
+    loaded. ``language`` is a code, or ``auto``: the one a
     sidecar names, else each window's own. ``prompt`` holds names and words to expect, those of a sidecar are
     added. Windows that cannot be right are heard again at ``temperatures``. ``options`` are the engine's own
     decoding options, and ``runtime`` its settings that change no words. ``max_window_s`` is the longest
@@ -44,6 +45,7 @@ class ModelVersion:
     champion: bool = False
     weights: str = ""
     revision: str = ""
+    digest: Annotated[str, Field(pattern="^([0-9a-f]{32})?$")] = ""
     language: str = "en"
     prompt: str = ""
     temperatures: tuple[Annotated[float, Field(gt=0, le=1)], ...] = (0.2, 0.4, 0.6, 0.8, 1.0)
@@ -147,6 +149,8 @@ def _entry(path: str | Path, name: str, table: Any) -> ModelVersion:
             else "lacks weights: a folder (./here), or a repository of the Hugging Face hub and its revision"
         )
         raise ModelError(f"{path}: [{name}] {wrong}")
+    if model.digest and not model.weights:
+        raise ModelError(f"{path}: [{name}] has a digest, but no weights that it could be of: remove it")
     if is_folder(model.weights):
         beside = Path(path).absolute().parent / Path(model.weights).expanduser()
         model = replace(model, weights=str(beside.resolve()))

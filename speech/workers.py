@@ -6,6 +6,7 @@ unless the worker cannot even hear silence any more. Then it is, and the others 
 """
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -29,6 +30,7 @@ from speech.errors import AsrError, EngineError, ModelError, WorkerBroken
 from speech.listening import Listener, Usage
 from speech.models import ModelVersion
 from speech.types import SAMPLE_RATE, HeardWindow, Seconds, Window
+from speech.weights import is_folder
 
 LOADING_S: Seconds = 3600.0
 """A worker that has not loaded its model by then is given up; weights may come from the hub."""
@@ -39,6 +41,19 @@ slowest for as much sound."""
 FIRST_PACE = 2.0
 """Its slowest until it has heard something: seconds of work for a second of sound."""
 ENDING_S: Seconds = 10.0
+
+# What a worker is given of the environment. A list of what it may know and not of what it may not: a secret
+# can have any name. A library that needs another variable than these gets its line here.
+_ITS_OWN = re.compile(
+    "PATH|HOME|USER|LOGNAME|LANG|LANGUAGE|TZ|TMPDIR|TEMP|TMP|XDG_CACHE_HOME|VIRTUAL_ENV|CONDA_PREFIX|PYTHON[A-Z]+"
+    "|NVIDIA_(VISIBLE_DEVICES|DRIVER_CAPABILITIES|TF32_OVERRIDE)"
+    "|(LC|LD|DYLD|MALLOC|GLIBC|OMP|KMP|GOMP|MKL|OPENBLAS|ORT|CT2|TORCH|TORCHINDUCTOR|PYTORCH|TRITON|TOKENIZERS"
+    "|TRANSFORMERS|CUDA|CUBLAS|CUDNN|NCCL|HIP|HSA|ROCM|ROCR|MIOPEN)_.*"
+)
+_TO_FETCH = re.compile(
+    "HF_.*|HUGGING_?FACE_.*|SSL_CERT_.*|(REQUESTS|CURL)_CA_BUNDLE|(?i:(https?|all|no)_proxy)"
+)
+"""The hub's token, and a proxy's password: for a model whose weights are the hub's, and no other."""
 
 Answer: TypeAlias = HeardWindow | EngineError
 
@@ -162,10 +177,16 @@ class Apart:
                     [sys.executable, "-m", "speech.worker", str(theirs.fileno())],
                     pass_fds=[theirs.fileno()],
                     stdin=subprocess.DEVNULL,
-                    env=os.environ | ({"CUDA_VISIBLE_DEVICES": self._place.gpu} if self._place.gpu else {}),
+                    env=self._environment(),
                 )
             self._pipe = Connection(ours.detach())
         self._ask((self._model, self._hardware), LOADING_S)
+
+    def _environment(self) -> dict[str, str]:
+        fetches = bool(self._model.weights) and not is_folder(self._model.weights)
+        lists = [_ITS_OWN, _TO_FETCH] if fetches else [_ITS_OWN]
+        given = {k: v for k, v in os.environ.items() if any(names.fullmatch(k) for names in lists)}
+        return given | ({"CUDA_VISIBLE_DEVICES": self._place.gpu} if self._place.gpu else {})
 
     def close(self) -> None:
         """See :class:`Worker`; another batch would get another process."""

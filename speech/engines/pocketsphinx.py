@@ -16,6 +16,7 @@ from speech.engines import Asked, Hardware, Heard
 from speech.errors import EngineError, ModelError
 from speech.models import ModelVersion
 from speech.types import Seconds, Window, Word
+from speech.weights import check_package
 
 _ALTERNATIVE = re.compile(r"\(\d+\)$")  # "been(2)": the second pronunciation of "been"
 _FRAME_S: Seconds = 0.01
@@ -26,6 +27,7 @@ class PocketSphinx:
 
     def __init__(self, model: ModelVersion) -> None:
         self._model = model
+        check_package(model, "pocketsphinx")
         self._decoder = self._load()
 
     def _load(self) -> Any:

@@ -95,6 +95,7 @@ def test_workers_give_the_same_words(micro: Transcriber, tmp_path: Path) -> None
         ]
 
 
+@pytest.mark.case(39)
 @pytest.mark.parametrize("sound", ["silence", "hiss", "hum"])
 def test_where_nobody_speaks_there_are_no_words(sound: str) -> None:
     count = 12 * SAMPLE_RATE
@@ -140,7 +141,7 @@ def test_checkpoints_say_different_things_about_themselves(
     kept = {name: value for name, value in said_of_itself.items() if name not in removed}
     (folder / "generation_config.json").write_text(json.dumps(kept))
     cut = [Window(mono_of(SAMPLES / name, tmp_path), 0.0) for name in KNOWN[:2]]
-    heard = load(replace(MICRO, weights=str(folder)), ONE).transcribe(cut, Asked())
+    heard = load(replace(MICRO, weights=str(folder), digest=""), ONE).transcribe(cut, Asked())
     for name, one in zip(KNOWN[:2], heard, strict=True):
         assert wer(name, one.words) < WER
 
@@ -213,7 +214,7 @@ def test_a_damaged_checkpoint_is_one_sentence(
     tmp_path: Path, damage: Callable[[Path], None], sentence: str
 ) -> None:
     folder = shutil.copytree(CHECKPOINT, tmp_path / "copy")
-    model = replace(MICRO, name="copied", weights=str(folder))
+    model = replace(MICRO, name="copied", weights=str(folder), digest="")
     whole = model.fingerprint
     assert whole == MICRO.fingerprint  # wherever it lies
     damage(folder)
