@@ -1,6 +1,6 @@
 """What Dagster loads: the assets, the jobs, the sensors and the one table of resources."""
 
-from dagster import Definitions, EnvVar, define_asset_job, in_process_executor
+from dagster import MAX_RUNTIME_SECONDS_TAG, Definitions, EnvVar, define_asset_job, in_process_executor
 
 from asr_assets.extracted_audio import extracted_audio
 from asr_assets.launchers import hold_with_parent
@@ -55,6 +55,7 @@ def build(settings: Settings) -> Definitions:
     reconcile = define_asset_job(
         RECONCILE,
         selection=[reconciliation],
+        tags=watched(settings),
         description="Find what listings and events have missed, and what is gone.",
     )
 
@@ -71,16 +72,19 @@ def build(settings: Settings) -> Definitions:
             define_asset_job(
                 PROCESS_BATCH,
                 selection=[raw_videos, extracted_audio, *transcripts],
+                tags=watched(settings),
                 description="One batch, one run: probe, extract, transcribe by each enabled model version.",
             ),
             define_asset_job(
                 LOAD_WORDS,
                 selection=[WORD_TIMINGS],
+                tags=watched(settings),
                 description="Load what is published into DuckDB and publish a copy for readers.",
             ),
             define_asset_job(
                 COMPARE_MODELS,
                 selection=[MODEL_COMPARISON],
+                tags=watched(settings),
                 description="Set the champion against each other model version, where there is news.",
             ),
             reconcile,
@@ -121,6 +125,11 @@ def build(settings: Settings) -> Definitions:
     return Definitions.merge(main, mirror(settings)) if settings.postgres_url else main
 
 
+def watched(settings: Settings) -> dict[str, str]:
+    """Tags by which Dagster ends a run that hangs where nothing else notices, as on a dead mount."""
+    return {MAX_RUNTIME_SECONDS_TAG: str(settings.max_run_s)}
+
+
 def mirror(settings: Settings) -> Definitions:
     """What is there only where a PostgreSQL database is set."""
     return Definitions(
@@ -129,6 +138,7 @@ def mirror(settings: Settings) -> Definitions:
             define_asset_job(
                 COPY_WORDS,
                 selection=[POSTGRES_WORDS],
+                tags=watched(settings),
                 description="Bring PostgreSQL up to date with the newest published copy.",
             )
         ],

@@ -1,12 +1,16 @@
 """Run the platform's jobs from the command line: the same jobs, in this process, without a daemon."""
 
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from dagster import AssetCheckSeverity, AssetKey, RunConfig
+from dagster import MAX_RUNTIME_SECONDS_TAG, AssetCheckSeverity, AssetKey, RunConfig
 from dagster_shared.error import SerializableErrorInfo
+from sqlalchemy.exc import OperationalError
 
 from asr_assets.console import reading
 from asr_assets.definitions import defs
@@ -49,7 +53,10 @@ def prepare_home(settings: Settings) -> Path:
     try:
         home.mkdir(parents=True, exist_ok=True)
         if not config.exists():
-            config.write_text(INSTANCE_CONFIG.read_text(encoding="utf-8"), encoding="utf-8")
+            # At once: with half of it, Dagster would go on by its own defaults ever after.
+            half = config.with_suffix(".new")
+            half.write_text(INSTANCE_CONFIG.read_text(encoding="utf-8"), encoding="utf-8")
+            half.replace(config)
     except OSError as error:
         raise AsrError(
             f"{home}: Dagster's home cannot be written ({error.strerror}); set DAGSTER_HOME or ASR_STORE_URL"
@@ -67,7 +74,8 @@ class Runner:
 
     def __post_init__(self) -> None:
         home = prepare_home(self.settings)
-        self.instance = become(Launcher.COMMAND_LINE, home)
+        with _told(home):
+            self.instance = become(Launcher.COMMAND_LINE, home)
         resources = defs.resources or {}
         self.source, self.store = resources["source"], resources["store"]
         self.models = resources["speech_models"]
@@ -136,7 +144,8 @@ class Runner:
     def process(self, batch: str, assets: list[AssetKey]) -> None:
         """One run of process_batch. Raises :class:`~speech.errors.AsrError` when a step or check fails."""
         assert BATCHES.name is not None
-        self.instance.add_dynamic_partitions(BATCHES.name, [batch])
+        with _told(self.settings.dagster_home):
+            self.instance.add_dynamic_partitions(BATCHES.name, [batch])
         speech_models = {"path": self.models.path, "workers": self.workers}
         self._execute(PROCESS_BATCH, batch, assets, {"speech_models": {"config": speech_models}})
 
@@ -189,14 +198,16 @@ class Runner:
         ops: dict[str, Any] | None = None,
     ) -> None:
         quiet = {"console": {"config": {"log_level": "CRITICAL"}}}
-        result = defs.resolve_job_def(job).execute_in_process(
-            run_config=RunConfig(loggers=quiet, resources=resources, ops=ops),
-            instance=self.instance,
-            partition_key=partition,
-            asset_selection=assets,
-            tags={TAG: Launcher.COMMAND_LINE.value},
-            raise_on_error=False,
-        )
+        with _told(self.settings.dagster_home):
+            result = defs.resolve_job_def(job).execute_in_process(
+                run_config=RunConfig(loggers=quiet, resources=resources, ops=ops),
+                instance=self.instance,
+                partition_key=partition,
+                asset_selection=assets,
+                # Which a daemon beside it could not end, and shall not count as ended.
+                tags={TAG: Launcher.COMMAND_LINE.value, MAX_RUNTIME_SECONDS_TAG: "0"},
+                raise_on_error=False,
+            )
         failures = [(e.step_key, e.step_failure_data.error) for e in result.get_step_failure_events()]
         if any(_interrupted(error) for _, error in failures):
             raise KeyboardInterrupt
@@ -210,6 +221,18 @@ class Runner:
             where = f"batch {partition}: " if partition else ""
             what = "; ".join(problems) or f"{job} failed"
             raise AsrError(f"{where}{what} (run {result.run_id}; asr dev shows its log)")
+
+
+@contextmanager
+def _told(home: Path) -> Iterator[None]:
+    """What Dagster raises when its own SQLite cannot be written, in a sentence."""
+    try:
+        yield
+    except (OperationalError, sqlite3.OperationalError) as error:
+        said = error.orig if isinstance(error, OperationalError) else error
+        raise AsrError(
+            f"{home}: Dagster cannot keep its own state there ({said}); make room, or set DAGSTER_HOME"
+        ) from error
 
 
 def _interrupted(error: SerializableErrorInfo | None) -> bool:

@@ -70,7 +70,9 @@ def transcripts_asset(model: ModelVersion) -> AssetsDefinition:
         assert extracted is not None  # extracted_audio is upstream
         definition = speech_models.get(model.name)
         routing = Routing.of(speech_models, store)
-        work = BatchTranscription(store, definition, definition.fingerprint, batch, context.run_id, routing)
+        work = BatchTranscription(
+            store, definition, definition.fingerprint, batch, context.run.run_id, routing
+        )
 
         before = () if config.recompute else work.from_before(extracted)
         finished = {video.outcome.video_id: video for video in work.left(extracted)}

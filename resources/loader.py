@@ -7,7 +7,7 @@ next load goes on from what the ledger says. Loading an object again replaces wh
 import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from pathlib import PurePath
@@ -312,7 +312,8 @@ class Loader:
             )
             self._db.commit()
         except BaseException:
-            self._db.rollback()
+            with suppress(duckdb.Error):  # on a full disk DuckDB has done so itself, and has said why
+                self._db.rollback()
             raise
 
 

@@ -131,6 +131,11 @@ def read(store: Store, cache: Path, *, files: bool = False) -> Iterator[duckdb.D
             if str(error) == "Query interrupted":  # what DuckDB makes of Ctrl-C
                 raise KeyboardInterrupt from error
             raise
+        except duckdb.Error as error:
+            # Only what a disk that is full and a damaged file are told by; the rest is about somebody's SQL.
+            if isinstance(error, duckdb.IOException) or type(error) is duckdb.Error:
+                raise WarehouseError(f"{path}: the snapshot cannot be read: {first_line(error)}") from error
+            raise
 
 
 def champion(connection: duckdb.DuckDBPyConnection) -> str:
@@ -204,10 +209,19 @@ def _fetched(store: Store, key: str, cache: Path) -> Path:
     name = "".join(char for char in head.etag if char.isalnum())
     path = cache / f"{name}-{Path(key).name}"
     if not path.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        # Readers share the cache: each fetches into a file of its own, and the last rename wins.
-        with tempfile.TemporaryDirectory(dir=cache) as own:
-            store.fetch(key, Path(own) / "snapshot").replace(path)
+        try:
+            cache.mkdir(parents=True, exist_ok=True)
+            # Readers share the cache: each fetches into a file of its own, and the last rename wins.
+            with tempfile.TemporaryDirectory(dir=cache) as own:
+                store.fetch(key, Path(own) / "snapshot").replace(path)
+        except (OSError, StoreError) as error:
+            why = error.__context__ if isinstance(error, StoreError) else error
+            if not isinstance(why, OSError):
+                raise
+            raise WarehouseError(
+                f"{cache}: there must be room for a copy of the words ({why.strerror}); free some, or set "
+                "XDG_CACHE_HOME"
+            ) from error
         for former in cache.glob("*.duckdb"):
             if time.time() - former.stat().st_mtime > CACHED_S:
                 former.unlink(missing_ok=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import duckdb
+import numpy as np
 from dagster import ConfigurableResource
 from pydantic import Field
 from tenacity import retry as retrying
@@ -21,6 +22,9 @@ from speech.errors import WarehouseError, first_line
 
 BYTES_PER_TRANSACTION = 32 << 20
 """Bounds the memory of a load: of Parquet that is about 1.3 million words."""
+
+_HEADERS, _BLOCK, _CHECKSUM = 3 * 4096, 1 << 18, np.uint64(0xBF58476D1CE4E5B9)
+"""Of a DuckDB file: bytes before its blocks, and of each; the factor of their checksums."""
 
 _SCHEMA = "".join(
     Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("schema.sql", "questions.sql")
@@ -140,26 +144,31 @@ class Warehouse(ConfigurableResource[Any]):
     def _is_usable(self) -> bool:
         """Whether the file has the tables of this program, and is whole, as far as opening it shows."""
         path = Path(self.path)
-        if not path.exists() or not path.stat().st_size:
+        if not path.exists():
             return True  # it will be made
         with path.open("rb") as file:
-            if file.read(12)[8:] != b"DUCK":
-                raise WarehouseError(
-                    f"{path} is no DuckDB file, so it stays as it is; move it away: the next load makes one "
-                    "from the store"
-                )
+            head = file.read(_HEADERS)
+        if not head.strip(b"\0"):
+            return False  # made on a disk that was full, or just before the power failed
+        if head[8:12] != b"DUCK":
+            raise WarehouseError(
+                f"{path} is no DuckDB file, so it stays as it is; move it away: the next load makes one "
+                "from the store"
+            )
         try:
             with self._patiently(_is_locked)(duckdb.connect)(self.path) as connection:
                 # Nobody notices what is cut off until it is read, and a load reads little of what is there.
+                # Free blocks at the end may be cut off already, and still count.
                 (size,) = connection.execute(
-                    "SELECT total_blocks * block_size FROM pragma_database_size()"
+                    "SELECT used_blocks * block_size FROM pragma_database_size()"
                 ).fetchone() or (0,)
                 made_by = connection.execute("SELECT schema FROM made_by").fetchone()
-                return bool(made_by == (_SCHEMA_ID,)) and path.stat().st_size >= size
+                is_ours = bool(made_by == (_SCHEMA_ID,)) and path.stat().st_size >= size
         except duckdb.Error as error:
-            if isinstance(error, duckdb.CatalogException) or _is_damage(error):
-                return False
-            raise _told(self.path, error) from error
+            if _is_blameless(error):
+                raise _told(self.path, error) from error
+            return False
+        return is_ours and _is_whole(path)
 
     def _patiently(self, busy: Callable[[BaseException], bool]) -> Callable[..., Any]:
         return retrying(
@@ -195,8 +204,12 @@ class Warehouse(ConfigurableResource[Any]):
         Call inside :meth:`exclusive`. Killed before its end, it leaves the former file as it was.
         """
         _remove(self._fresh_path)
-        with Warehouse(path=self._fresh_path, wait_s=self.wait_s).connect() as connection:
-            report = _load(connection, store, progress)
+        try:
+            with Warehouse(path=self._fresh_path, wait_s=self.wait_s).connect() as connection:
+                report = _load(connection, store, progress)
+        except duckdb.Error as error:
+            _remove(self._fresh_path)  # a disk that is full has no room for it
+            raise _told(self.path, error) from error
         assert report is not None  # a new file holds nobody who was erased
         # The former file's log must never meet the new file. Without it, the former lacks a load at most, and
         # its ledger says so.
@@ -248,6 +261,25 @@ def _load(
     )
 
 
+def _is_whole(path: Path) -> bool:
+    """Whether every block of a closed DuckDB file is as it was written.
+
+    DuckDB finds a damaged one when somebody reads it: a reader of the copy that is published. Source of the
+    format: duckdb/src/common/checksum.cpp; read so, 1 GB takes half a second.
+    """
+    try:
+        with path.open("rb") as file:
+            file.seek(_HEADERS)
+            while len(block := file.read(_BLOCK)) == _BLOCK:
+                words = np.frombuffer(block, np.uint64)
+                summed = np.bitwise_xor.reduce(words[1:] * _CHECKSUM) ^ np.uint64(5381)
+                if summed != words[0] and block.strip(b"\0"):  # nothing was ever written to one of zeros
+                    return False
+    except OSError:  # a bad sector
+        return False
+    return True
+
+
 def _remove(path: str) -> None:
     for part in (path, f"{path}.wal"):
         Path(part).unlink(missing_ok=True)
@@ -283,17 +315,23 @@ def _is_locked(error: BaseException) -> bool:
     return isinstance(error, duckdb.IOException) and "Could not set lock" in str(error)
 
 
+def _is_blameless(error: duckdb.Error) -> bool:
+    """Whether it is not the file's fault that nobody can work on it: it will be all right by itself."""
+    said = str(error).lower()
+    is_full = isinstance(error, duckdb.OutOfMemoryException) or "space left" in said
+    return is_full or _is_locked(error) or "permission" in said
+
+
 def _is_damage(error: duckdb.Error) -> bool:
     """Whether the file is to blame: DuckDB has no one class for what it says of a damaged one."""
-    said = str(error).lower()
-    blameless = _is_locked(error) or "space left" in said or "permission" in said
     kinds = (
         duckdb.IOException,
         duckdb.FatalException,
         duckdb.InternalException,
         duckdb.SerializationException,
     )
-    return not blameless and (isinstance(error, kinds) or type(error) is duckdb.Error)
+    is_one = isinstance(error, kinds) or type(error) is duckdb.Error or "corrupt" in str(error).lower()
+    return is_one and not _is_blameless(error)
 
 
 def _told(path: str, error: duckdb.Error) -> WarehouseError:

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from speech.engines import Asked, Hardware, Heard
 from speech.engines.torch_device import choose_device, dtype_of, name_of
-from speech.errors import ModelError, first_line
+from speech.errors import ModelError, WorkerBroken, first_line
 from speech.models import ModelVersion, options_of
 from speech.types import SAMPLE_RATE, Seconds, Window, Word
 from speech.weights import local_weights
@@ -97,6 +97,8 @@ class Ctc:
     def _heard(self, window: Window, sure: npt.NDArray[np.float32], asked: Asked) -> Heard:
         best = sure.argmax(-1)
         certain = sure.max(-1)
+        if np.isnan(certain).any():  # the likeliest would be the first there is, a blank: silence
+            raise WorkerBroken("the engine gave probabilities that are no numbers")
         frame_s = window.duration_s / len(sure)
         # One letter is a run of frames; a blank between two runs makes two letters of them.
         starts = np.flatnonzero(np.diff(best, prepend=-1))

@@ -10,11 +10,12 @@ import pytest
 
 from benchmarks.corpus import converted
 from speech.engines import Asked, Engine, Hardware, Heard, load
-from speech.errors import ModelError
+from speech.errors import ModelError, WorkerBroken
 from speech.models import ModelVersion
 from speech.normalizing import TimedWord
 from speech.scoring import Score, score
 from speech.types import SAMPLE_RATE, Window
+from speech.workers import Here
 from tests.conftest import KNOWN, ROOT, SAID, SAMPLES
 from tests.speech.test_pipeline import mono_of
 
@@ -154,6 +155,16 @@ def test_ctc_says_letters_and_when(letters: Path, tmp_path: Path) -> None:
         assert all(0 <= edge <= window.duration_s for edge in edges)
         assert all(word.text == word.text.strip() != "" and 0 < word.probability <= 1 for word in heard.words)
         assert words(engine.transcribe([window], Asked())[0]) == words(heard)
+
+
+@pytest.mark.case(37)
+def test_what_is_no_number_is_no_silence(letters: Path, tmp_path: Path) -> None:
+    worker = Here(ModelVersion("letters", "ctc", weights=str(letters)), ONE)
+    engine: Any = worker.listener.engine
+    with engine._torch.no_grad():
+        engine._network.lm_head.weight[3, 3] = float("nan")
+    with pytest.raises(WorkerBroken, match="no numbers"):
+        worker.hear(cut(tmp_path, 1), Asked())
 
 
 def test_what_is_no_ctc_checkpoint_is_one_sentence() -> None:

@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import wait
 from pathlib import Path
 
@@ -49,6 +49,7 @@ def listener(engine: Scripted, batch_size: int = 8) -> Listener:
     return Listener(MODEL, Hardware(batch_size=batch_size), engine)
 
 
+@pytest.mark.case(36)
 @pytest.mark.parametrize(
     "error", ["CUDA out of memory. Tried to allocate", "CUDA failed with error out of memory"]
 )
@@ -62,11 +63,13 @@ def test_out_of_memory_halves_the_batch_and_remembers(error: str) -> None:
     assert [count for count, _ in engine.asked] == [2, 2]
 
 
+@pytest.mark.case(36)
 def test_one_window_that_does_not_fit_fails_alone() -> None:
     with pytest.raises(EngineError, match=r"out of memory at 3.0 s, with one window alone"):
         listener(Scripted(fits=0)).hear([window(3)], Asked())
 
 
+@pytest.mark.case(37)
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
@@ -80,6 +83,7 @@ def test_other_errors_of_a_device_break_its_worker(error: str, kind: type[Except
         listener(Scripted(fits=0, error=error)).hear([window(0)], Asked())
 
 
+@pytest.mark.case(37)
 def test_what_is_no_number_breaks_the_worker() -> None:
     engine = Scripted()
     engine.says[0.0] = said("so", float("nan"))
@@ -170,8 +174,8 @@ class StandIn:
 
 def all_of(crew: Crew, batches: Sequence[Sequence[Window]]) -> list[Answered]:
     futures = [crew.submit(batch, Asked()) for batch in batches]
-    wait(futures)
-    return [future.result() for future in futures]
+    wait(futures, timeout=90)  # one that hangs is a failure, too
+    return [future.result(timeout=0) for future in futures]
 
 
 def test_six_workers_on_three_unlike_devices_balance_themselves() -> None:
@@ -277,8 +281,10 @@ SPHINX = ModelVersion("sphinx", "pocketsphinx", options={"fwdflat": False, "maxh
 
 
 @pytest.fixture
-def apart() -> Apart:
-    return Apart(SPHINX, Hardware())
+def apart() -> Iterator[Apart]:
+    worker = Apart(SPHINX, Hardware())
+    yield worker
+    worker.stop()
 
 
 def child_of(worker: Apart) -> int:
@@ -286,6 +292,7 @@ def child_of(worker: Apart) -> int:
     return worker._child.pid
 
 
+@pytest.mark.case(37)
 def test_a_worker_that_is_killed_is_replaced(apart: Apart) -> None:
     crew = Crew([apart])
     noise = Window(np.random.default_rng(0).normal(0, 3000, SAMPLE_RATE).astype(np.int16), 0.0)
@@ -298,6 +305,7 @@ def test_a_worker_that_is_killed_is_replaced(apart: Apart) -> None:
     crew.close()
 
 
+@pytest.mark.case(38)
 @pytest.mark.parametrize(
     ("count", "seconds", "patience_s"), [(1, 1.0, 1.5), (4, 30.0, 6.0)], ids=["at work", "in being told"]
 )
