@@ -6,9 +6,10 @@
 
 import json
 import re
-from typing import TYPE_CHECKING, Any, NamedTuple
+from math import isfinite
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from resources.observations import Video
 from speech.errors import VideoError, what_is_wrong
@@ -23,6 +24,21 @@ _TIMING = re.compile(r"^.*-->.*$", re.MULTILINE)
 _TAG = re.compile(r"<[^<>]*>|\{\\[^{}]*\}")
 
 
+def _readable(metadata: dict[str, Any]) -> dict[str, Any]:
+    """What DuckDB reads as JSON, too; Python's own JSON has more numbers."""
+    try:
+        json.loads(json.dumps(metadata), parse_int=_number, parse_float=_number, parse_constant=_number)
+    except ValueError as error:
+        raise ValueError("holds a number that is none in JSON (NaN, Infinity), or is too large") from error
+    return metadata
+
+
+def _number(text: str) -> float:
+    if not isfinite(number := float(text)):
+        raise ValueError(text)
+    return number
+
+
 class About(BaseModel, frozen=True):
     """What a JSON sidecar may say."""
 
@@ -30,7 +46,7 @@ class About(BaseModel, frozen=True):
 
     language: str | None = None
     hints: tuple[str, ...] = ()
-    metadata: dict[str, Any] = {}
+    metadata: Annotated[dict[str, Any], AfterValidator(_readable)] = {}
 
 
 class Sidecar(BaseModel, frozen=True):

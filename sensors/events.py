@@ -106,7 +106,7 @@ def _decoded(changed: Changed) -> Changed:
 def _changed(about: Any, what: Any) -> Changed:
     bucket, changed = about["bucket"]["name"], about["object"]
     # Some say of a deleted object what it was.
-    created = str(what).startswith(("ObjectCreated", "Object Created"))
+    created = isinstance(what, str) and what.startswith(("ObjectCreated", "Object Created"))
     key, version = changed["key"], created and (changed.get("eTag") or changed.get("etag"))
     if not isinstance(bucket, str) or not isinstance(key, str) or not key:
         raise TypeError("bucket and key are no text")

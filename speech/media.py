@@ -14,20 +14,25 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from math import isfinite
 from multiprocessing.connection import Connection
 from pathlib import Path
-from socket import socketpair
+from socket import SO_RCVTIMEO, SO_SNDTIMEO, SOL_SOCKET, socketpair
 from stat import S_ISREG
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
+from pydantic import BaseModel, TypeAdapter
 
 from speech.errors import AsrError, MediaError, Reason
 from speech.types import SAMPLE_RATE, Samples, Seconds
 
 STALL_S: Seconds = 60.0
 """A child that says nothing for so long is killed."""
+DYING_S: Seconds = 5.0
+"""So long is waited for the exit status of a child that has hung up."""
 JOB_BASE_S: Seconds = 300.0
 JOB_BYTES_PER_S = 1_000_000
 """A child that works longer than ``JOB_BASE_S + size / JOB_BYTES_PER_S`` on one video is killed,
@@ -120,6 +125,38 @@ class AudioInfo:
     speech_db: int | None = None
 
 
+Info = TypeVar("Info", MediaInfo, AudioInfo)
+_MEDIA, _AUDIO = TypeAdapter(MediaInfo), TypeAdapter(AudioInfo)
+
+
+class _Problem(BaseModel):
+    """Why there is nothing to tell of a video."""
+
+    reason: Reason
+    message: str
+    spent: bool = False
+    """What this video has taken of the child's memory may not be there for the next."""
+
+
+def _checked(body: bytes, answer: "TypeAdapter[Info]") -> Info:
+    """What a child tells, which hostile media may have taken over. Raises ValueError for what cannot be."""
+    info = answer.validate_json(body)
+    if not all(map(_fits, asdict(info).values())):
+        raise ValueError(info)
+    return info
+
+
+def _fits(value: object) -> bool:
+    """Whether JSON and a table's column hold it: else it would break its batch, or the load of that."""
+    return isfinite(value) if isinstance(value, float) else not isinstance(value, int) or abs(value) < 1 << 31
+
+
+def _nonsense(name: str) -> MediaError:
+    return MediaError(
+        Reason.DECODER_DIED, f"{name}: the decoder gave an answer that makes no sense; upload it again"
+    )
+
+
 class MediaDecoder:
     """A child process for untrusted media: use as a context manager, one thread at a time.
 
@@ -134,7 +171,7 @@ class MediaDecoder:
 
     def probe(self, source: ByteSource, name: str) -> MediaInfo:
         """Open the container and say what is in it; ``name`` is for messages only."""
-        return MediaInfo(**self._work({"do": "probe"}, source, name))
+        return self._work({"do": "probe"}, source, name, _MEDIA)
 
     def extract(self, source: ByteSource, name: str, flac: Path) -> AudioInfo:
         """Decode the audio to 16 kHz FLAC at ``flac``, mono or stereo, on the video's own timeline.
@@ -143,9 +180,9 @@ class MediaDecoder:
         sample's position is its time.
         """
         job = {"do": "extract", "flac": str(flac.absolute()), "max_audio_s": MAX_AUDIO_S}
-        return AudioInfo(**self._work(job, source, name))
+        return self._work(job, source, name, _AUDIO)
 
-    def _work(self, job: dict[str, Any], source: ByteSource, name: str) -> dict[str, Any]:
+    def _work(self, job: dict[str, Any], source: ByteSource, name: str, answer: "TypeAdapter[Info]") -> Info:
         if self._child and self._child.poll() is not None:
             self.close()  # it died between two videos: neither of them did it
         pipe = self._pipe or self._start()
@@ -159,22 +196,22 @@ class MediaDecoder:
                 left_s -= time.monotonic() - waiting_since  # a slow source is not the decoder's fault
                 if kind == b"R":
                     offset, length = struct.unpack("<QI", body)
+                    if offset >= source.size:
+                        raise _nonsense(name)
                     self._send(pipe, name, source.read_at(offset, min(length, 1 << 24)))
                 elif kind == b"W":
                     answered = True
                     raise AsrError(f"{name}: {body.decode(errors='replace')}")
-                elif kind in (b"D", b"E"):
-                    result: dict[str, Any] = json.loads(body)
-                    # What one video has taken of its memory may not be there for the next.
-                    answered = not result.get("spent")
-                    if kind == b"E":
-                        raise MediaError(Reason(result["reason"]), f"{name}: {result['message']}")
-                    return result
-        except (ValueError, KeyError, struct.error) as error:
-            raise MediaError(
-                Reason.DECODER_DIED,
-                f"{name}: the decoder gave an answer that makes no sense; upload it again",
-            ) from error
+                elif kind == b"E":
+                    problem = _Problem.model_validate_json(body)
+                    answered = not problem.spent
+                    raise MediaError(problem.reason, f"{name}: {problem.message}")
+                elif kind == b"D":
+                    info = _checked(body, answer)
+                    answered = True
+                    return info
+        except (ValueError, struct.error) as error:
+            raise _nonsense(name) from error
         finally:
             if not answered:  # the child's state is unknown: never let it touch the next video
                 self.close()
@@ -200,7 +237,10 @@ class MediaDecoder:
             raise self._died(name) from error
 
     def _died(self, name: str) -> MediaError:
-        code = self._child.wait(STALL_S) if self._child else None
+        code = None
+        if self._child:
+            with suppress(subprocess.TimeoutExpired):  # it has hung up and lives on
+                code = self._child.wait(DYING_S)
         return MediaError(
             Reason.DECODER_DIED,
             f"{name}: the decoder died of it (exit status {code}); the file is most likely damaged",
@@ -208,6 +248,8 @@ class MediaDecoder:
 
     def _start(self) -> Connection:
         ours, theirs = socketpair()
+        for waiting in (SO_RCVTIMEO, SO_SNDTIMEO):  # for the rest of a message, or for who does not read
+            ours.setsockopt(SOL_SOCKET, waiting, struct.pack("ll", int(STALL_S), 0))
         with theirs:
             self._child = subprocess.Popen(
                 # -I: neither the environment nor the working folder can change what is imported.

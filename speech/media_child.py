@@ -19,6 +19,7 @@ import av
 from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
 from av.container import InputContainer, OutputContainer
+from av.packet import Packet
 
 from speech.confined import FILE_BYTES
 from speech.cut_short import ends_early
@@ -178,6 +179,14 @@ def probe(container: InputContainer) -> dict[str, Any]:
     }
 
 
+def packets_of(container: InputContainer) -> "Iterator[Packet[Any]]":
+    """All there are, of all streams."""
+    # PyAV 18.1.0 stumbles at the very end over streams that came up on the way, as damaged transport streams
+    # have them; those that were known have given all by then.
+    with suppress(IndexError):
+        yield from container.demux()
+
+
 def promised_end(container: InputContainer, stream: AudioStream) -> Seconds:
     """Where the sound ends on the video's timeline, as the header has it; 0 where it says nothing."""
     if not TELL_LENGTH.intersection(container.format.name.split(",")):
@@ -223,7 +232,7 @@ def extract(
                 levels.add(chunk)
 
         # All streams: where a file is damaged, a packet of the picture may be the one to say so.
-        for number, packet in enumerate(container.demux(), start=1):
+        for number, packet in enumerate(packets_of(container), start=1):
             damaged |= packet.is_corrupt
             if number % 500 == 0:
                 pipe.send_bytes(b"P")
