@@ -4,18 +4,17 @@ while another sensor races; then a tick that nobody kills. What stands there at 
 import os
 import signal
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
-from functools import wraps
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
 from unittest.mock import patch
 
 import typer
 from dagster import DagsterInstance, SensorResult, build_sensor_context
 
+from benchmarks.moments import Moments
 from benchmarks.report import Check
 from resources.aws import S3
 from resources.ingest_log import IngestLog
@@ -90,7 +89,7 @@ class _Desk:
 
 def _tick(folder: Path, name: str, kill_at: int | None) -> None:
     """Listing, offering, and the cursor saved: all that two ticks of the daemon do."""
-    steps = _Steps(kill_at)
+    steps = Moments(None if kill_at is None else str(kill_at))
     store = Store(url=f"file://{folder / 'store'}")
     source = Source(url=f"file://{folder / 'in'}", s3=S3())
     cursor = folder / f"cursor-{name}"
@@ -106,31 +105,9 @@ def _tick(folder: Path, name: str, kill_at: int | None) -> None:
         if isinstance(result, SensorResult):
             steps.around(_ask_for)(folder / f"runs-{name}", result)
             steps.around(cursor.write_text)(result.cursor or "")
-    (folder / f"steps-{name}").write_text(str(steps.count))
+    (folder / f"steps-{name}").write_text(str(len(steps.names)))
 
 
 def _ask_for(path: Path, result: SensorResult) -> None:
     with path.open("a") as runs:
         runs.writelines(f"{request.run_key}\n" for request in result.run_requests or ())
-
-
-class _Steps:
-    """Counts the moments before and after calls, and ends the process at one of them."""
-
-    def __init__(self, kill_at: int | None) -> None:
-        self._kill_at, self.count = kill_at, 0
-
-    def _step(self) -> None:
-        if self.count == self._kill_at:
-            os.kill(os.getpid(), signal.SIGKILL)
-        self.count += 1
-
-    def around(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        @wraps(function)
-        def counted(*arguments: Any, **options: Any) -> Any:
-            self._step()
-            answer = function(*arguments, **options)
-            self._step()
-            return answer
-
-        return counted

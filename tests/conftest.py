@@ -52,6 +52,15 @@ options = { fwdflat = false, maxhmmpf = 3000, topn = 2, ds = 2 }
 """
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What benchmarks/cases.py reads: which cases a test shows; and what make test-faults alone runs."""
+    for item in items:
+        if "tests/faults/" in item.nodeid:
+            item.add_marker("fault")
+        if numbers := [number for mark in item.iter_markers("case") for number in mark.args]:
+            item.user_properties.append(("cases", " ".join(map(str, numbers))))
+
+
 @dataclass
 class Platform:
     """A source, a store and the command line over them."""

@@ -1,0 +1,134 @@
+"""Videos that arrive faster than they are processed, before a real daemon: queues grow, nothing fails, and
+afterwards all is as it was."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import duckdb
+import typer
+from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
+
+from benchmarks.mutants import MODEL, clip
+from benchmarks.report import Check
+from resources import snapshot
+from resources.store import Store
+from speech.errors import WarehouseError
+
+EACH_S = 0.25
+"""A video comes so often: several times as fast as two cores transcribe a second of speech."""
+DRAINED_TIMES = 6
+"""The queue has to be empty within so many times the time in which it grew."""
+NORMAL_S = 240
+"""A video that comes to an idle platform has its words within so long: the waits of the batch, the run, the
+load and the publishing are in it."""
+
+
+def overload(seconds: float) -> Iterator[Check]:
+    """Arrivals for so long, then quiet until all is done, then one more."""
+    with TemporaryDirectory() as temporary:
+        root = Path(temporary)
+        (root / "videos").mkdir()
+        (root / "models.toml").write_text(MODEL)
+        with _daemon(root):
+            data, arrived, longest = clip(root / "clip.ogg", "ogg", "libopus"), 0, 0
+            began = time.monotonic()
+            while time.monotonic() - began < seconds:
+                _arrive(root, arrived, data)
+                arrived += 1
+                if arrived % 50 == 0:
+                    longest = max(longest, arrived - _done(root))
+                time.sleep(max(0.0, began + arrived * EACH_S - time.monotonic()))
+            longest = max(longest, arrived - _done(root))
+            done = _wait(lambda: _done(root) >= arrived, DRAINED_TIMES * seconds + NORMAL_S)
+            drained_s = time.monotonic() - began - seconds
+            last = time.monotonic()
+            _arrive(root, arrived, data)
+            _wait(lambda: _done(root) > arrived, 2 * NORMAL_S)
+            normal_s = time.monotonic() - last
+            with DagsterInstance.from_config(str(root / "data" / "dagster")) as instance:
+                failed = len(instance.get_run_ids(RunsFilter(statuses=[DagsterRunStatus.FAILURE])))
+            rows = _rows(root)
+    typer.echo(
+        f"{arrived} videos in {seconds:.0f} s, {longest} of them waiting in the end; "
+        f"{'all done' if done else 'NOT done'} after {drained_s:.0f} s more",
+        err=True,
+    )
+    yield Check.at_least("overload_minutes", seconds / 60, "min", 20 if seconds >= 1200 else 1)
+    yield Check.at_least("overload_queue", longest, "videos", arrived / 4)
+    yield Check("overload_lost", sum(name not in rows for name in range(arrived + 1)), "videos", 0)
+    yield Check("overload_doubled", sum(count - 1 for count in rows.values()), "videos", 0)
+    yield Check("overload_failed_runs", failed, "runs", 0)
+    yield Check("overload_normal_again_s", normal_s, "s", NORMAL_S)
+
+
+def _arrive(root: Path, number: int, data: bytes) -> None:
+    """Written under a hidden name, as uploads are, and then there at once."""
+    hidden = root / "videos" / f".{number}"
+    hidden.write_bytes(data)
+    hidden.rename(root / "videos" / f"{number}.ogg")
+
+
+class _daemon:  # noqa: N801 - a context manager
+    """``asr dev`` on a free port."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def __enter__(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        clean = {
+            name: value for name, value in os.environ.items() if not name.startswith(("ASR_", "DAGSTER_"))
+        }
+        self._log = (self._root / "log").open("w")
+        self._process = subprocess.Popen(
+            [str(Path(sys.executable).with_name("asr")), "dev", "--port", str(port)],
+            env=clean
+            | {
+                "ASR_SOURCE_URL": str(self._root / "videos"),
+                "ASR_STORE_URL": str(self._root / "data"),
+                "ASR_MODELS": str(self._root / "models.toml"),
+            },
+            stdout=self._log,
+            stderr=self._log,
+            start_new_session=True,
+        )
+
+    def __exit__(self, *_: object) -> None:
+        os.killpg(self._process.pid, signal.SIGINT)
+        try:
+            self._process.wait(30)
+        except subprocess.TimeoutExpired:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+        self._log.close()
+
+
+def _rows(root: Path) -> dict[int, int]:
+    """How often each video has an outcome, by its number."""
+    try:
+        with snapshot.read(Store(url=f"file://{root / 'data'}"), root / "cache") as db:
+            rows = db.execute(
+                "SELECT video_key, count(*) FROM videos JOIN transcripts USING (video_id) GROUP BY ALL"
+            ).fetchall()
+    except (WarehouseError, duckdb.Error):  # nothing is published yet
+        return {}
+    return {int(Path(key).stem): count for key, count in rows}
+
+
+def _done(root: Path) -> int:
+    return len(_rows(root))
+
+
+def _wait(until: Callable[[], bool], seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while not (reached := until()) and time.monotonic() < deadline:
+        time.sleep(2)
+    return reached
