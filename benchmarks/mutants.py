@@ -33,7 +33,7 @@ FORMS = {
 """FFmpeg's container and codec for each suffix."""
 FIRST_S, LAST_S = 1.6, 3.0
 PEAK_MB = 1_000
-"""What the largest process may take; docs/reliability.md says so."""
+"""What the largest process may take."""
 MODEL = """
 [quick]
 engine = "pocketsphinx"

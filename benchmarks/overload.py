@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -75,40 +76,34 @@ def _arrive(root: Path, number: int, data: bytes) -> None:
     hidden.rename(root / "videos" / f"{number}.ogg")
 
 
-class _daemon:  # noqa: N801 - a context manager
+@contextmanager
+def _daemon(root: Path) -> Iterator[None]:
     """``asr dev`` on a free port."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-
-    def __enter__(self) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
-        clean = {
-            name: value for name, value in os.environ.items() if not name.startswith(("ASR_", "DAGSTER_"))
-        }
-        self._log = (self._root / "log").open("w")
-        self._process = subprocess.Popen(
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("ASR_", "DAGSTER_"))}
+    ours = {
+        "ASR_SOURCE_URL": str(root / "videos"),
+        "ASR_STORE_URL": str(root / "data"),
+        "ASR_MODELS": str(root / "models.toml"),
+    }
+    with (root / "log").open("w") as log:
+        process = subprocess.Popen(
             [str(Path(sys.executable).with_name("asr")), "dev", "--port", str(port)],
-            env=clean
-            | {
-                "ASR_SOURCE_URL": str(self._root / "videos"),
-                "ASR_STORE_URL": str(self._root / "data"),
-                "ASR_MODELS": str(self._root / "models.toml"),
-            },
-            stdout=self._log,
-            stderr=self._log,
+            env=clean | ours,
+            stdout=log,
+            stderr=log,
             start_new_session=True,
         )
-
-    def __exit__(self, *_: object) -> None:
-        os.killpg(self._process.pid, signal.SIGINT)
         try:
-            self._process.wait(30)
-        except subprocess.TimeoutExpired:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-        self._log.close()
+            yield
+        finally:
+            os.killpg(process.pid, signal.SIGINT)
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
 
 
 def _rows(root: Path) -> dict[int, int]:

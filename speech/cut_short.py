@@ -15,6 +15,9 @@ OGG_PAGE = 65_307
 """The longest there can be, RFC 3533."""
 TS_PACKETS = (188, 192, 204)
 """With nothing, a time or a checksum at its end."""
+_ALL_ONES = 0xFFFFFFFF
+_ID3 = int.from_bytes(b"ID3")
+_SEGMENT, _EBML = b"\x18\x53\x80\x67", b"\x1a\x45\xdf\xa3"
 
 
 class Bytes(Protocol):
@@ -25,11 +28,6 @@ class Bytes(Protocol):
 
     def read(self, length: int, /) -> bytes:
         """See :class:`io.RawIOBase`."""
-
-
-_ALL_ONES = 0xFFFFFFFF
-_ID3 = int.from_bytes(b"ID3")
-_SEGMENT, _EBML = b"\x18\x53\x80\x67", b"\x1a\x45\xdf\xa3"
 
 
 def ends_early(file: Bytes, size: int, container: str) -> bool:

@@ -10,10 +10,9 @@ from typing import Any
 import av
 import numpy as np
 
-from tests.conftest import SAMPLES
+from speech.timeline import LAYOUTS
 
 TONE_HZ = 440
-SPOKEN = SAMPLES / "delayed_audio.mp4"
 
 
 def tone(seconds: float, rate: int, silent_s: float = 0.0) -> np.ndarray:
@@ -30,6 +29,7 @@ def clip(
     rate: int = 48_000,
     silent_s: float = 0.0,
     starts_s: float = 0.0,
+    channels: int = 1,
     tracks: Sequence[bool] = (True,),
     picture_s: Sequence[float] = (),
     metadata: Mapping[str, str] | None = None,
@@ -46,7 +46,7 @@ def clip(
         output.metadata.update(metadata or {})
         streams = []
         for default in tracks:
-            stream: Any = output.add_stream(codec, rate=rate, layout="mono")
+            stream: Any = output.add_stream(codec, rate=rate, layout=LAYOUTS[channels])
             stream.disposition = av.stream.Disposition.default if default else 0
             streams.append(stream)
         if picture_s:
@@ -58,9 +58,10 @@ def clip(
                 output.mux(picture.encode(shown))
             output.mux(picture.encode(None))
         for stream, default in zip(streams, tracks, strict=True):
-            sound = tone(seconds, rate, silent_s) * default
-            for at in range(0, sound.shape[1], 960):
-                frame = av.AudioFrame.from_ndarray(sound[:, at : at + 960], format="s16", layout="mono")
+            sound = np.repeat(tone(seconds, rate, silent_s) * default, channels, axis=1)
+            for at in range(0, int(seconds * rate), 960):
+                piece = sound[:, at * channels : (at + 960) * channels]
+                frame = av.AudioFrame.from_ndarray(piece, format="s16", layout=LAYOUTS[channels])
                 frame.sample_rate, frame.pts = rate, round(starts_s * rate) + at
                 output.mux(stream.encode(frame))
             output.mux(stream.encode(None))

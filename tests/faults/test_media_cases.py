@@ -7,7 +7,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +23,7 @@ from tests.faults import clips
 from tests.faults.clips import WHOLE, clip, cut, damaged, wav
 
 PEAK_MB = 400
-"""What a decoder may take of memory, whatever it is given; docs/reliability.md says so."""
+"""What a decoder may take of memory, whatever it is given."""
 UNREADABLE, UNDECODABLE = Reason.UNREADABLE_MEDIA, Reason.UNDECODABLE_AUDIO
 SILENT = Reason.NO_SPEECH
 
@@ -111,26 +111,21 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
         return Finished(platform, done.stderr, time.monotonic() - began, len(connections))
 
 
-class listening:  # noqa: N801 - a context manager
+@contextmanager
+def listening() -> Iterator[tuple[int, list[object]]]:
     """A server on a port of its own, and who came."""
+    came: list[object] = []
 
-    def __enter__(self) -> tuple[int, list[object]]:
-        self._server, came = socket.create_server(("127.0.0.1", 0)), list[object]()
-
-        def accept() -> None:
+    def accept() -> None:
+        with suppress(OSError):  # it is closed
             while True:
-                try:
-                    connection, who = self._server.accept()
-                except OSError:
-                    return
+                connection, who = server.accept()
                 came.append(who)
                 connection.close()
 
+    with socket.create_server(("127.0.0.1", 0)) as server:
         threading.Thread(target=accept, daemon=True).start()
-        return self._server.getsockname()[1], came
-
-    def __exit__(self, *_: object) -> None:
-        self._server.close()
+        yield server.getsockname()[1], came
 
 
 @pytest.mark.parametrize(

@@ -286,36 +286,44 @@ def test_any_key_comes_through_unchanged_and_can_be_erased(
     assert list(store.list("audio")) == []
 
 
-@pytest.mark.case(22)
-@pytest.mark.parametrize("asset", ["raw_videos", "extracted_audio"])
-def test_an_object_that_is_overwritten_between_two_reads_is_never_a_mix(
-    asset: str,
+@pytest.fixture
+def two_videos(
     videos: Bucket,
     store: Store,
     models: SpeechModels,
     instance: DagsterInstance,
     s3_server: str,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:
+) -> Iterator[tuple[Bench, Proxy, str]]:
+    """A quiet and a spoken video that were taken in, through a proxy, in a batch; they are read in pieces."""
     monkeypatch.setattr("resources.source_s3._READ_AHEAD", 1 << 12)
     videos.put("in/quiet.mp4", SILENT)
     videos.put("in/talk.mp4", SPOKEN)
     with proxy(s3_server) as through:
         bench = Bench(videos.source(through), store, models, instance)
         (batch,) = bench.take_in()
-        former = bench.log.current(bench.source.name, "in/talk.mp4")
-        assert former
-        rest = [extracted_audio, bench.transcripts]
-        if asset == "extracted_audio":
-            assert bench.process(batch, raw_videos).success
-        overwrite = Trouble(lambda: videos.put("in/talk.mp4", OTHER), "GET", "talk.mp4", {1})
-        through.troubles.append(overwrite)
-        assert bench.process(batch, *(rest if asset == "extracted_audio" else [])).success
-        assert overwrite.struck == 1
-        assert bench.ended(batch) == {"in/quiet.mp4": "no_speech", "in/talk.mp4": "superseded"}
-        assert store.head(layout.audio(former.video_id)) is None
-        assert bench.take_in() == [batch, "00000002"]
-        assert bench.process("00000002").success
+        yield bench, through, batch
+
+
+@pytest.mark.case(22)
+@pytest.mark.parametrize("asset", ["raw_videos", "extracted_audio"])
+def test_an_object_that_is_overwritten_between_two_reads_is_never_a_mix(
+    asset: str, store: Store, videos: Bucket, two_videos: tuple[Bench, Proxy, str]
+) -> None:
+    bench, through, batch = two_videos
+    former = bench.log.current(bench.source.name, "in/talk.mp4")
+    assert former
+    rest = [extracted_audio, bench.transcripts]
+    if asset == "extracted_audio":
+        assert bench.process(batch, raw_videos).success
+    overwrite = Trouble(lambda: videos.put("in/talk.mp4", OTHER), "GET", "talk.mp4", {1})
+    through.troubles.append(overwrite)
+    assert bench.process(batch, *(rest if asset == "extracted_audio" else [])).success
+    assert overwrite.struck == 1
+    assert bench.ended(batch) == {"in/quiet.mp4": "no_speech", "in/talk.mp4": "superseded"}
+    assert store.head(layout.audio(former.video_id)) is None
+    assert bench.take_in() == [batch, "00000002"]
+    assert bench.process("00000002").success
     assert bench.ended("00000002") == {"in/talk.mp4": "ok"}
     assert compare(bench.source, bench.log) == {"at_the_source": 2, "missing": 0, "gone": 0, "doubled": 0}
 
@@ -323,33 +331,22 @@ def test_an_object_that_is_overwritten_between_two_reads_is_never_a_mix(
 @pytest.mark.case(23)
 @pytest.mark.parametrize("when", ["before it is probed", "before it is extracted", "while it is extracted"])
 def test_a_video_that_is_deleted_before_it_is_read_is_missing_and_the_rest_goes_on(
-    when: str,
-    videos: Bucket,
-    store: Store,
-    models: SpeechModels,
-    instance: DagsterInstance,
-    s3_server: str,
-    monkeypatch: pytest.MonkeyPatch,
+    when: str, store: Store, videos: Bucket, two_videos: tuple[Bench, Proxy, str]
 ) -> None:
-    monkeypatch.setattr("resources.source_s3._READ_AHEAD", 1 << 12)
-    videos.put("in/quiet.mp4", SILENT)
-    videos.put("in/talk.mp4", SPOKEN)
-    with proxy(s3_server) as through:
-        bench = Bench(videos.source(through), store, models, instance)
-        (batch,) = bench.take_in()
-        if when == "before it is probed":
-            videos.delete("in/talk.mp4")
-        else:
-            assert bench.process(batch, raw_videos).success
-        if when == "before it is extracted":
-            videos.delete("in/talk.mp4")
-        if when == "while it is extracted":
-            through.troubles.append(Trouble(lambda: videos.delete("in/talk.mp4"), "GET", "talk.mp4", {1}))
-        rest = [extracted_audio, bench.transcripts]
-        assert bench.process(batch, *([] if when == "before it is probed" else rest)).success
-        assert bench.ended(batch) == {"in/quiet.mp4": "no_speech", "in/talk.mp4": "missing"}
-        assert [pending.tries for pending in all_pending(store)] == [1]
-        assert reconcile(bench.source, store, bench.log, AT_ONCE).deleted == 1
+    bench, through, batch = two_videos
+    if when == "before it is probed":
+        videos.delete("in/talk.mp4")
+    else:
+        assert bench.process(batch, raw_videos).success
+    if when == "before it is extracted":
+        videos.delete("in/talk.mp4")
+    if when == "while it is extracted":
+        through.troubles.append(Trouble(lambda: videos.delete("in/talk.mp4"), "GET", "talk.mp4", {1}))
+    rest = [extracted_audio, bench.transcripts]
+    assert bench.process(batch, *([] if when == "before it is probed" else rest)).success
+    assert bench.ended(batch) == {"in/quiet.mp4": "no_speech", "in/talk.mp4": "missing"}
+    assert [pending.tries for pending in all_pending(store)] == [1]
+    assert reconcile(bench.source, store, bench.log, AT_ONCE).deleted == 1
 
 
 @pytest.mark.case(25)

@@ -3,7 +3,6 @@
 import os
 import signal
 import socket
-import struct
 import wave
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from speech.errors import AsrError, MediaError, Reason
 from speech.media import LocalFile, MediaDecoder, read_flac
 from speech.types import SAMPLE_RATE, Samples
 from tests.conftest import SAMPLES
+from tests.faults import clips
 
 
 @pytest.fixture(scope="module")
@@ -144,18 +144,17 @@ def text(folder: Path) -> Path:
 
 
 def playlist(folder: Path) -> Path:
-    (folder / "list.mp4").write_text(f"#EXTM3U\n#EXTINF:1,\n{SAMPLES / 'weather.mp4'}\n#EXT-X-ENDLIST\n")
+    (folder / "list.mp4").write_bytes(clips.playlist(str(SAMPLES / "weather.mp4")))
     return folder / "list.mp4"
 
 
 def concat_script(folder: Path) -> Path:
-    (folder / "concat.mp4").write_text(f"ffconcat version 1.0\nfile '{SAMPLES / 'weather.mp4'}'\n")
+    (folder / "concat.mp4").write_bytes(clips.concat(str(SAMPLES / "weather.mp4")))
     return folder / "concat.mp4"
 
 
 def session_description(folder: Path) -> Path:
-    lines = ["v=0", "o=- 0 0 IN IP4 127.0.0.1", "s=x", "c=IN IP4 127.0.0.1", "t=0 0", "m=audio 9 RTP/AVP 0"]
-    (folder / "session.mp4").write_text("\r\n".join(lines) + "\r\n")
+    (folder / "session.mp4").write_bytes(clips.session())
     return folder / "session.mp4"
 
 
@@ -163,25 +162,11 @@ def no_moov(folder: Path) -> Path:
     return SAMPLES / "corrupt.mp4"
 
 
-def wav_of(channels: int, bits: int = 16) -> bytes:
-    block = channels * bits // 8
-    form = struct.pack("<HHIIHH", 1, channels, 16_000, 16_000 * block & 0xFFFFFFFF, block & 0xFFFF, bits)
-    sound = bytes(100_000)
-    return (
-        b"RIFF"
-        + struct.pack("<I", 36 + len(sound))
-        + b"WAVEfmt "
-        + struct.pack("<I", 16)
-        + form
-        + (b"data" + struct.pack("<I", len(sound)) + sound)
-    )
-
-
 @pytest.mark.parametrize(("channels", "bits"), [(0, 16), (1024, 16), (65535, 16), (2, 0), (500, 16)])
 def test_sound_that_makes_no_sense_is_no_silent_video(
     decoder: MediaDecoder, tmp_path: Path, channels: int, bits: int
 ) -> None:
-    (tmp_path / "odd.wav").write_bytes(wav_of(channels, bits))
+    (tmp_path / "odd.wav").write_bytes(clips.wav(channels, bits))
     with pytest.raises(MediaError) as raised:
         decode(decoder, tmp_path / "odd.wav", tmp_path)
     assert raised.value.reason is Reason.UNDECODABLE_AUDIO
@@ -231,7 +216,7 @@ def test_a_playlist_reaches_no_address(decoder: MediaDecoder, tmp_path: Path) ->
         server.settimeout(1.0)
         address = f"http://127.0.0.1:{server.getsockname()[1]}/x.ts"
         path = tmp_path / "remote.mp4"
-        path.write_text(f"#EXTM3U\n#EXTINF:1,\n{address}\n#EXT-X-ENDLIST\n")
+        path.write_bytes(clips.playlist(address))
         with pytest.raises(MediaError):
             decode(decoder, path, tmp_path)
         with pytest.raises(TimeoutError):
