@@ -1,4 +1,5 @@
-"""Nothing lost, nothing twice, nobody in: every case, a kill at every moment, damaged files, and too many.
+"""Nothing lost, nothing twice, nobody in: every case, each without its protection; a kill at every moment;
+damaged files; too many at once.
 
 ``--full`` has videos arrive for twenty minutes instead of two.
 """
@@ -8,13 +9,16 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.cases import cases
+from benchmarks.cases import CASES, ROOT, cases
 from benchmarks.killing import kill_points
 from benchmarks.mutants import mutants
 from benchmarks.overload import overload
-from benchmarks.report import Check, publish
+from benchmarks.protections import protections
+from benchmarks.report import Check, described, publish
 
-PARTS = ("cases", "kills", "mutants", "overload")
+PARTS = ("cases", "protections", "kills", "mutants", "overload")
+PAGE = ROOT / "docs" / "reliability.md"
+BEGIN, END = "<!-- tried: written by benchmarks/faults.py -->\n", "<!-- end -->"
 
 
 def main(
@@ -27,6 +31,7 @@ def main(
     checks: list[Check] = []
     for name, part in {
         "cases": cases(),
+        "protections": protections(),
         "kills": kill_points(),
         "mutants": mutants(files, seed),
         "overload": overload(1200 if full else 120),
@@ -39,7 +44,31 @@ def main(
                 f"{check.check} {check.value:g} {check.bar} {'holds' if check.holds else 'DOES NOT HOLD'}"
             )
         sys.exit(not all(check.holds for check in checks))
-    sys.exit(not publish("faults", checks, seed=seed, files=files))
+    holds = publish("faults", checks, seed=seed, files=files)
+    before, _, rest = PAGE.read_text().partition(BEGIN)
+    PAGE.write_text(f"{before}{BEGIN}{tried(checks)}{END}{rest.partition(END)[2]}")
+    sys.exit(not holds)
+
+
+def tried(checks: list[Check]) -> str:
+    """What the page tells: the checks, and the cases with their ends."""
+    rows = [
+        f"| {c.check} | {c.value:g} {c.unit} | {c.bar} | {'yes' if c.holds else '**no**'} |" for c in checks
+    ]
+    ends = [f"| {number} | {what} | {end} |" for number, (what, end) in CASES.items()]
+    return "\n".join(
+        [
+            f"\nAt {described()}:\n",
+            "| check | value | bar | holds |",
+            "| --- | --- | --- | --- |",
+            *rows,
+            "\nThe cases:\n",
+            "| case | what happens | how it has to end |",
+            "| --- | --- | --- |",
+            *ends,
+            "\n",
+        ]
+    )
 
 
 if __name__ == "__main__":

@@ -46,9 +46,7 @@ def publish(name: str, checks: list[Check], **parameters: float) -> bool:
 
     True when all hold.
     """
-    git = ["git", "-C", str(RESULTS.parent), "describe", "--always", "--dirty"]
-    commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
-    machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
+    commit, machine = _commit(), _machine()
     shown = Table("check", "value", "unit", "bar", "holds", title=f"{name}: {machine}, {commit}")
     rows = []
     for check in checks:
@@ -62,3 +60,17 @@ def publish(name: str, checks: list[Check], **parameters: float) -> bool:
     document = {"machine": machine, "commit": commit, "parameters": parameters, "checks": rows}
     (RESULTS / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n")
     return all(check.holds for check in checks)
+
+
+def described() -> str:
+    """The commit and the machine, for a page."""
+    return f"{_commit()}, on {_machine()}"
+
+
+def _commit() -> str:
+    git = ["git", "-C", str(RESULTS.parent), "describe", "--always", "--dirty"]
+    return subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
+
+
+def _machine() -> str:
+    return f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"

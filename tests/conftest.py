@@ -52,13 +52,24 @@ options = { fwdflat = false, maxhmmpf = 3000, topn = 2, ds = 2 }
 """
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--cases", type=int, help="only the tests that show this case; the quick ones first")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """What benchmarks/cases.py reads: which cases a test shows; and what make test-faults alone runs."""
     for item in items:
         if "tests/faults/" in item.nodeid:
             item.add_marker("fault")
-        if numbers := [number for mark in item.iter_markers("case") for number in mark.args]:
+        if numbers := cases_of(item):
             item.user_properties.append(("cases", " ".join(map(str, numbers))))
+    if only := config.getoption("--cases"):
+        items[:] = [item for item in items if only in cases_of(item)]
+        items.sort(key=lambda item: item.get_closest_marker("long") is not None)
+
+
+def cases_of(item: pytest.Item) -> list[int]:
+    return [number for mark in item.iter_markers("case") for number in mark.args]
 
 
 @dataclass

@@ -31,6 +31,7 @@ def batch(sidecar: Sidecar) -> ExtractedBatch:
     return ExtractedBatch(batch="00000001", videos=(video,))
 
 
+@pytest.mark.case(14)
 @pytest.mark.parametrize(
     ("model", "later", "again"),
     [

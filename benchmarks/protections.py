@@ -1,0 +1,197 @@
+"""What protects from each case, taken out: the tests of that case have to notice.
+
+Each time in a copy of the tree, with one piece of code replaced; a case whose tests still pass then is shown
+by nobody.
+"""
+
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+import typer
+
+from benchmarks.cases import CASES, ROOT
+from benchmarks.report import Check
+
+AT_ONCE = 2
+NOTICED_S = 300
+"""Tests that do not end have noticed, too: of what is to end whatever hangs."""
+
+
+class Protection(NamedTuple):
+    """A piece of code that protects from a case, once in its file, and what stands there without it."""
+
+    case: int
+    code: str
+    without: str
+
+
+# No playlist, no script and no description of a session passes these.
+_ALLOWED = (
+    'options = {"format_whitelist": CONTAINERS, "codec_whitelist": CODECS, "protocol_whitelist": "none"}',
+    "options: dict[str, str] = {}",
+)
+_UNREADABLE = "as error:\n        raise MediaError(\n            Reason.UNREADABLE_MEDIA"
+PROTECTIONS = {
+    "speech/media_child.py": [
+        Protection(
+            1,
+            f"except (av.FFmpegError, ValueError, MemoryError) {_UNREADABLE}",
+            f"except ZeroDivisionError {_UNREADABLE}",
+        ),
+        *(Protection(case, *_ALLOWED) for case in (3, 4, 5)),
+        Protection(7, "if container.streams.audio and (best is None or", "if False and (best is None or"),
+        Protection(10, 'container.streams.best("audio")', "next(iter(container.streams.audio), None)"),
+        Protection(11, "if ABSOLUTE in names:\n        return 0.0", "if False:\n        return 0.0"),
+        Protection(13, "if packet.stream is not stream:", "if False:"),
+        Protection(15, "LOST_SHARE = 0.5", "LOST_SHARE = 2.0"),
+        Protection(16, "if encrypted:", "if False:"),
+        Protection(17, 'metadata_errors="replace", ', ""),
+    ],
+    "speech/cut_short.py": [Protection(2, "return rule is not None and rule(file, size)", "return False")],
+    "speech/confined.py": [Protection(3, "libc.unshare(CLONE_NEWUSER | CLONE_NEWNET)", "pass")],
+    "speech/timeline.py": [
+        Protection(8, "if shape != self._shape or abs", "if self._resampler is None or abs"),
+        Protection(12, "not self._believable(time_s, off_s):", "False:"),
+    ],
+    "speech/media.py": [
+        Protection(6, '"max_audio_s": MAX_AUDIO_S}', '"max_audio_s": 1e9}'),
+        Protection(14, "MAX_AUDIO_S: Seconds = 26 * 3600.0", "MAX_AUDIO_S: Seconds = 20 * 3600.0"),
+        Protection(18, "answered = not problem.spent", "answered = True"),
+        Protection(18, "if self._child and self._child.poll() is not None:", "if False:"),
+        Protection(19, "patience = min(STALL_S, left_s)", "patience = STALL_S"),
+    ],
+    "asr_assets/raw_videos.py": [Protection(9, "if media.audio_stream is None:", "if False:")],
+    "asr_assets/transcription.py": [
+        Protection(14, "if some := HeardWindows.read(self.store, kept.key):", "if some := None:"),
+        Protection(33, "if video and video.outcome.told == told", "if video.outcome.told == told"),
+    ],
+    "resources/retries.py": [Protection(20, "(self.tries - 1) if self.tries <= TRIES else None", "1")],
+    "resources/source_s3.py": [
+        Protection(21, 'self._video(found["Key"], found', 'self._video(found["Key"].strip(" /."), found'),
+        Protection(22, "            IfMatch=f'\"{self._video.version}\"',\n", ""),
+        Protection(23, 'if code in ("NoSuchKey", "404"):', "if code in ():"),
+        Protection(31, "if tries == 1:", "if tries:"),
+    ],
+    "sensors/reconciling.py": [
+        Protection(24, "record(log, _noticed(", "record(log, () and _noticed("),
+    ],
+    "resources/source.py": [
+        Protection(25, "return\n        self.position = None", "return"),
+    ],
+    "sensors/offering.py": [
+        Protection(26, "in not_started(offered, context.instance)", "in offered"),
+        Protection(27, "if failures and len(failures) < TRIES:", "if False:"),
+        Protection(28, "if not is_finished(batch, steps, routing, store)", "if True"),
+    ],
+    "asr_assets/running.py": [
+        Protection(29, "or self.store.head(layout.extracted(batch)):", "or True:"),
+    ],
+    "asr_assets/processing.py": [
+        Protection(
+            30,
+            "            runner.load()\n        if not",
+            "            batches and runner.load()\n        if not",
+        ),
+    ],
+    "resources/store.py": [
+        Protection(31, "except GenericError:\n", "except ZeroDivisionError:\n"),
+        Protection(32, "return there == data", "return False"),
+        Protection(32, "if there is None:", "if False:"),
+    ],
+    "resources/warehouse.py": [
+        Protection(34, 'if not head.strip(b"\\0"):', "if False:"),
+        Protection(35, "return is_ours and _is_whole(path)", "return is_ours"),
+        Protection(35, "            if _is_blameless(error):\n", "            if False:\n"),
+    ],
+    "resources/loader.py": [Protection(34, "with suppress(duckdb.Error):  #", "with suppress():  #")],
+    "speech/listening.py": [
+        Protection(36, "if len(windows) > 1:", "if False:"),
+        Protection(37, "if not np.isfinite([", "if not np.isreal(["),
+        Protection(37, "if any(word in str(error).lower() for word in _POISON):", "if False:"),
+    ],
+    "speech/workers.py": [
+        Protection(38, "watchdog.start()", "pass"),
+        Protection(41, "if any(names.fullmatch(k) for names in lists)}", "}"),
+    ],
+    "resources/aws.py": [Protection(38, "read_timeout=ANSWER_S, ", "")],
+    "asr_assets/definitions.py": [
+        Protection(38, "return {MAX_RUNTIME_SECONDS_TAG: str(settings.max_run_s)}", "return {}"),
+    ],
+    "speech/voice.py": [Protection(39, "_SURE, _DOUBTFUL = 0.5, 0.35", "_SURE, _DOUBTFUL = 0.0, 0.0")],
+    "speech/weights.py": [
+        Protection(40, "if model.digest and (found", "if False and (found"),
+        Protection(40, "(blob for blob in named if", "(blob for blob in () if"),
+    ],
+}
+
+
+def protections(only: int | None = None) -> Iterator[Check]:
+    """All of them, or those of one case."""
+    tried = [(file, each) for file, some in PROTECTIONS.items() for each in some if only in (None, each.case)]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        unnoticed = sum(not noticed for noticed in pool.map(_noticed, *zip(*tried, strict=True)))
+    yield Check.at_least("protected_cases", len({each.case for _, each in tried}), "", len(CASES))
+    yield Check("protections_not_missed", unnoticed, f"of {len(tried)}", 0)
+
+
+def _noticed(name: str, protection: Protection) -> bool:
+    """Whether a test of its case fails without it."""
+    with TemporaryDirectory() as temporary:
+        python, tree = _copy(Path(temporary))
+        file = tree / name
+        code = file.read_text()
+        assert code.count(protection.code) == 1, (
+            f"{protection} stands there {code.count(protection.code)} times"
+        )
+        file.write_text(code.replace(protection.code, protection.without))
+        try:
+            pytest = [python, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
+            tests = subprocess.run(
+                [*pytest, "--cases", str(protection.case), "tests"],
+                cwd=tree,
+                capture_output=True,
+                text=True,
+                timeout=NOTICED_S,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            return True
+    noticed = tests.returncode == 1  # 2 to 5: there was nothing to run, or it could not be
+    last = tests.stdout.splitlines()[-1:] if noticed else tests.stdout[-2000:]
+    typer.echo(
+        f"case {protection.case} without {protection.code.strip()!r} in {name}: "
+        f"{'noticed' if noticed else 'NOT NOTICED'}: {last}",
+        err=True,
+    )
+    return noticed
+
+
+def _copy(root: Path) -> tuple[Path, Path]:
+    """A Python that imports this project from a copy of it, and the copy."""
+    tree, home = root / "tree", root / "venv"
+    listed = ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    for name in subprocess.check_output(listed, text=True).split("\0"):
+        if name and (ROOT / name).is_file():
+            (tree / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, tree / name)
+    venv.create(home, symlinks=True)
+    # What this one has installed, but not the way in which it finds the project.
+    installed = sysconfig.get_path("purelib")
+    (site,) = home.glob("lib/*/site-packages")
+    (site / "copy.pth").write_text(f"{tree}\n{installed}\n")
+    ours, theirs = Path(sys.executable), home / "bin" / "python"
+    for script in ours.parent.iterdir():
+        if script.is_file() and script.read_bytes().startswith(f"#!{ours.parent}/".encode()):
+            (theirs.parent / script.name).write_text(
+                f"#!{theirs}\n{script.read_text().partition(chr(10))[2]}"
+            )
+            (theirs.parent / script.name).chmod(0o755)
+    return theirs, tree
