@@ -46,7 +46,7 @@ PROTECTIONS = {
             f"except (av.FFmpegError, ValueError, MemoryError) {_UNREADABLE}",
             f"except ZeroDivisionError {_UNREADABLE}",
         ),
-        *(Protection(case, *_ALLOWED) for case in (3, 4, 5)),
+        *(Protection(case, *_ALLOWED) for case in (4, 5)),
         Protection(7, "if container.streams.audio and (best is None or", "if False and (best is None or"),
         Protection(10, 'container.streams.best("audio")', "next(iter(container.streams.audio), None)"),
         Protection(11, "if ABSOLUTE in names:\n        return 0.0", "if False:\n        return 0.0"),

@@ -208,9 +208,13 @@ def refused(decoder: MediaDecoder, path: Path) -> MediaError:
     ],
 )
 def test_nothing_beside_a_playlist_is_read(
-    decoder: MediaDecoder, tmp_path: Path, what: tuple[str, Callable[[str], bytes]]
+    decoder: MediaDecoder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    what: tuple[str, Callable[[str], bytes]],
 ) -> None:
     """Under the names that FFmpeg believes, in the folder that a relative name leads from, too."""
+    monkeypatch.chdir(tmp_path)
     name, leads_to = what
     os.mkfifo(tmp_path / "pipe.ts")  # who opens it to read is let in by somebody who opens it to write
     came: list[int] = []
