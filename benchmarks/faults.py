@@ -1,8 +1,8 @@
 """Nothing lost, nothing twice, nobody in: every case, each without its protection; a kill at every moment;
 damaged files; too many at once.
 
-``--full`` has videos arrive for twenty minutes instead of two; ``--every 4`` tries a quarter of what is tried one by
-one, and writes nothing.
+``--full`` has videos arrive for twenty minutes instead of two; ``--every 4`` tries a quarter of what is tried
+one by one, and writes nothing.
 """
 
 import sys

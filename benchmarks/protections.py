@@ -75,7 +75,9 @@ PROTECTIONS = {
     ],
     "resources/retries.py": [Protection(20, "(self.tries - 1) if self.tries <= TRIES else None", "1")],
     "resources/source_s3.py": [
-        Protection(21, 'self._video(found["Key"], found', 'self._video(found["Key"].strip(" /."), found'),
+        Protection(
+            21, 'self._video(found["Key"], found', 'self._video(found["Key"].replace("//", "/"), found'
+        ),
         Protection(22, "            IfMatch=f'\"{self._video.version}\"',\n", ""),
         Protection(23, 'if code in ("NoSuchKey", "404"):', "if code in ():"),
         Protection(31, "if tries == 1:", "if tries:"),
