@@ -89,12 +89,18 @@ PROTECTIONS = {
         Protection(25, "return\n        self.position = None", "return"),
     ],
     "sensors/offering.py": [
-        Protection(26, "in not_started(offered, context.instance)", "in offered"),
+        # Dagster's own and ours: either is enough.
+        Protection(
+            26,
+            'run_key=f"batch-{batch}", partition_key=batch)\n'
+            "            for batch in not_started(offered, context.instance)",
+            "partition_key=batch)\n            for batch in offered",
+        ),
         Protection(27, "if failures and len(failures) < TRIES:", "if False:"),
         Protection(28, "if not is_finished(batch, steps, routing, store)", "if True"),
     ],
     "asr_assets/running.py": [
-        Protection(29, "or self.store.head(layout.extracted(batch)):", "or True:"),
+        Protection(29, "self.store.head(layout.extracted(batch))", "self.store.head(layout.probed(batch))"),
     ],
     "asr_assets/processing.py": [
         Protection(
