@@ -35,8 +35,10 @@ unit: .venv/installed-dev
 test-long: .venv/installed-dev  ## What takes minutes: real daemons, from a video or an event to its words
 	$(BIN)/pytest -n 2 --dist loadgroup -m "long and not fault" tests
 
+# EVERY=4: of what is tried one by one, a quarter.
+EVERY := 1
 test-faults: .venv/installed-dev  ## Forty-one faults and hostile files, a kill at every step, two thousand damaged files
-	$(BIN)/python -m benchmarks.faults
+	$(BIN)/python -m benchmarks.faults --every $(EVERY)
 
 bench-ingestion: .venv/installed-dev  ## A hundred thousand changing objects, ten million listed ones, a kill at every step
 	$(BIN)/python -m benchmarks.ingestion

@@ -23,7 +23,7 @@ CASES = {
     5: ("An SDP named as a video", "`unreadable_media`, at once"),
     6: ("Hours in a few kilobytes", "bounded memory; `too_long` over a day"),
     7: ("0, 500 and 65 535 channels", "`undecodable_audio`, bounded memory"),
-    8: ("Another sample rate half-way", "heard to its end"),
+    8: ("Another sample rate or layout half-way", "heard to its end"),
     9: ("No sound", "`no_audio`, no failure"),
     10: ("Several audio tracks", "the default one, recorded in `audio_stream`"),
     11: ("Sound that begins late or before 0, an edit list", "times of the video, within a frame"),

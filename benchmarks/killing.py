@@ -54,10 +54,10 @@ PRELOADED = [
 ]
 
 
-def kill_points(root: Path | None = None) -> Iterator[Check]:
-    """Every moment there is, once."""
+def kill_points(every: int = 1) -> Iterator[Check]:
+    """Every moment there is, or one in so many."""
     with TemporaryDirectory() as temporary:
-        desk = root or Path(temporary)
+        desk = Path(temporary)
         source = desk / "videos"
         source.mkdir(parents=True)
         for name in VIDEOS:
@@ -70,10 +70,9 @@ def kill_points(root: Path | None = None) -> Iterator[Check]:
         assert expected["words"], "nobody spoke"
         typer.echo(f"{sum(names.values())} moments, {len(names)} of them unlike", err=True)
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            ended = list(pool.map(lambda name: _killed(desk, name, expected), names))
+            ended = list(pool.map(lambda name: _killed(desk, name, expected), list(names)[::every]))
     lost, doubled = (sum(one[place] for one in ended) for place in (0, 1))
-    yield Check.at_least("kill_points", len(ended), "moments", 30)
-    yield Check.at_least("kill_points_tried_share", len(ended) / len(names), "", 1)
+    yield Check.at_least("kill_points", len(ended), f"of {len(names)} moments", 30)
     yield Check("lost", lost, "rows", 0)
     yield Check("doubled", doubled, "rows", 0)
 

@@ -300,14 +300,18 @@ def serve(pipe: Connection) -> None:
                 else:
                     result = extract(pipe, container, file, job["flac"], job["max_audio_s"])
             pipe.send_bytes(b"D" + json.dumps(result).encode())
-        except MediaError as error:
-            pipe.send_bytes(b"E" + json.dumps({"reason": error.reason, "message": str(error)}).encode())
         except CannotWrite as error:
             pipe.send_bytes(b"W" + str(error).encode())
-        except (av.FFmpegError, ValueError, ArithmeticError, MemoryError) as error:
-            problem = {
-                "reason": Reason.UNDECODABLE_AUDIO,
-                "message": f"its audio cannot be decoded ({_why(error)}); upload it again",
-                "spent": isinstance(error, MemoryError),
-            }
-            pipe.send_bytes(b"E" + json.dumps(problem).encode())
+        except (MediaError, av.FFmpegError, ValueError, ArithmeticError, MemoryError) as error:
+            pipe.send_bytes(b"E" + json.dumps(_problem(error)).encode())
+
+
+def _problem(error: Exception) -> dict[str, Any]:
+    """As :mod:`speech.media` reads it."""
+    if isinstance(error, MediaError):
+        reason, message = error.reason, str(error)
+    else:
+        reason = Reason.UNDECODABLE_AUDIO
+        message = f"its audio cannot be decoded ({_why(error)}); upload it again"
+    spent = any(isinstance(one, MemoryError) for one in (error, error.__cause__))
+    return {"reason": reason, "message": message, "spent": spent}

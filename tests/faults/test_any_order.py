@@ -12,17 +12,13 @@ import tempfile
 import wave
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import wraps
 from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
-from unittest.mock import patch
 
-import duckdb
 import pytest
-from dagster import AssetKey, DagsterInstance, Definitions, SensorResult, build_sensor_context
+from dagster import AssetKey, DagsterInstance, SensorResult, build_sensor_context
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
@@ -30,12 +26,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 from asr_assets.definitions import build
 from asr_assets.launchers import Launcher, _bury
 from asr_assets.promoting import Evidence
-from asr_assets.running import Runner
 from asr_assets.verifying import WRONG, verify
 from resources import layout, snapshot
 from resources.champions import reigning
 from resources.ingest_log import IngestLog, shared_log
-from resources.loader import Loader
 from resources.models import SpeechModels
 from resources.published import WORD_SCHEMA, Outcome, PublishedTranscripts, Status
 from resources.retries import all_pending
@@ -43,24 +37,28 @@ from resources.settings import Settings
 from resources.store import Store
 from resources.warehouse import Warehouse
 from resources.warehouse import contents as contents_of
-from sensors.batches import BATCHES, BatchLimits
+from sensors.batches import BATCHES
 from sensors.listing import look_on
 from sensors.reconciling import reconcile
 from sensors.retrying import due
-from speech.engines import Asked, Hardware
+from speech.engines import Hardware
 from speech.errors import AsrError, Reason
 from speech.listening import Listener
 from speech.media import LocalFile, MediaDecoder, read_flac
 from speech.models import ModelVersion
 from speech.pipeline import Transcriber
-from speech.types import SAMPLE_RATE, HeardWindow, Samples, Window
+from speech.types import SAMPLE_RATE, Samples
 from tests.conftest import SAMPLES
+from tests.faults.mortal import Desk, Kept, Killed, Reaper, Remembering
 
 EXAMPLES = int(os.environ.get("ASR_ANY_ORDER_EXAMPLES", "4"))
+
 STEPS = int(os.environ.get("ASR_ANY_ORDER_STEPS", "20"))
+
 SEED = os.environ.get("ASR_ANY_ORDER_SEED")  # any: other orders than the ones of every day
 
 KEYS = ("a.wav", "b.wav", "in/c.wav")
+
 ENDS = {
     "please": (Status.OK, None),
     "market": (Status.OK, None),
@@ -68,7 +66,9 @@ ENDS = {
     "damage": (Status.FAILED, Reason.UNREADABLE_MEDIA),
 }
 """How a video ends, by what is in it."""
+
 MODELS = ("first", "second")
+
 BEAMS = (3000, 1000)
 
 HAPPENS = {
@@ -119,88 +119,6 @@ def contents(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     return {name: as_wav(clip) for name, clip in clips.items()} | {"damage": b"no media\n" * 1000}
 
 
-class Killed(BaseException):
-    """The process is gone."""
-
-
-class Reaper:
-    """Ends a process before or after its n-th write: nothing that it does later reaches the disk."""
-
-    def __init__(self, at: int | None, warehouse: Path) -> None:
-        self._left, self._warehouse = at, warehouse
-        self._kept: dict[Path, bytes] = {}
-        self.dead = False
-
-    def around(self, write: Callable[..., Any]) -> Callable[..., Any]:
-        @wraps(write)
-        def mortal(*arguments: Any, **options: Any) -> Any:
-            self._moment()
-            answer = write(*arguments, **options)
-            self._moment()
-            return answer
-
-        return mortal
-
-    def _moment(self) -> None:
-        if self._left == 0 and not self.dead:
-            self.dead = True
-            # What runs on here (a connection that is closed) would not in a process that is killed.
-            self._kept = {path: path.read_bytes() for path in self._files()}
-        if self._left:
-            self._left -= 1
-        if self.dead:
-            raise Killed
-
-    def _files(self) -> list[Path]:
-        return list(self._warehouse.parent.glob(f"{self._warehouse.name}*"))
-
-    def leave_what_was_there(self) -> None:
-        for path in self._files():
-            path.unlink()
-        for path, data in self._kept.items():
-            path.write_bytes(data)
-
-    def watch(self, stack: ExitStack) -> None:
-        for name in ("put", "create", "delete"):
-            stack.enter_context(patch.object(Store, name, self.around(getattr(Store, name))))
-        loader = wraps(Loader)(lambda connection, store: Loader(Mortal(connection, self), store))  # type: ignore[arg-type]
-        stack.enter_context(patch("resources.warehouse.Loader", loader))
-
-
-class Mortal:
-    """A connection whose commits are writes as those to the store are."""
-
-    def __init__(self, connection: duckdb.DuckDBPyConnection, reaper: Reaper) -> None:
-        self._connection, self.commit = connection, reaper.around(connection.commit)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._connection, name)
-
-
-class Kept(MediaDecoder):
-    """A decoder that does not end with a step."""
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-
-class Remembering(Listener):
-    """A loaded model that hears the same window once."""
-
-    def __init__(self, model: ModelVersion, hardware: Hardware) -> None:
-        super().__init__(model, hardware)
-        self._heard: dict[tuple[bytes, float], HeardWindow] = {}
-
-    def hear(self, windows: Any, asked: Asked) -> list[HeardWindow]:
-        return [self._once(window, asked) for window in windows]
-
-    def _once(self, window: Window, asked: Asked) -> HeardWindow:
-        known = (window.samples.tobytes(), window.start_s)
-        if known not in self._heard:
-            (self._heard[known],) = super().hear([window], asked)
-        return self._heard[known]
-
-
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Real decoders and engines, started once."""
@@ -221,23 +139,6 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Any:
     yield monkeypatch
     decoder.close()
     shared_log.cache_clear()
-
-
-@dataclass
-class Desk(Runner):
-    """A process of the platform; of those before it knows what is on the disk, and what Dagster has kept."""
-
-    dagster: DagsterInstance | None = None
-    definitions: Definitions | None = None
-
-    def __post_init__(self) -> None:
-        assert self.dagster
-        assert self.definitions
-        self.instance = self.dagster
-        resources = self.definitions.resources or {}
-        self.source, self.store = resources["source"], resources["store"]
-        self.models = resources["speech_models"]
-        self.limits = BatchLimits.of(self.settings)
 
 
 class AskedFor(NamedTuple):
@@ -579,7 +480,6 @@ def in_order(rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
 
 
 @pytest.mark.long
-@pytest.mark.filterwarnings("ignore:AssetExecutionContext.run_id is deprecated:DeprecationWarning")
 def test_whatever_happens_in_whatever_order_all_of_it_agrees_at_the_end(
     contents: dict[str, bytes], quick: pytest.MonkeyPatch
 ) -> None:

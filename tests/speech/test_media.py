@@ -265,6 +265,16 @@ def test_a_decoder_that_dies_or_hangs_costs_one_video(
     assert samples.shape[-1] > 13 * SAMPLE_RATE
 
 
+@pytest.mark.case(18)
+def test_a_decoder_that_dies_between_two_videos_is_neithers_fault(tmp_path: Path) -> None:
+    with MediaDecoder() as decoder:
+        before, _ = decode(decoder, SAMPLES / "silent.mp4", tmp_path)
+        assert decoder._child
+        decoder._child.kill()
+        os.waitid(os.P_PID, decoder._child.pid, os.WEXITED | os.WNOWAIT)
+        assert decode(decoder, SAMPLES / "silent.mp4", tmp_path)[0] == before
+
+
 @pytest.mark.case(41)
 def test_the_child_gets_no_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "canary")
