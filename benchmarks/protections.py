@@ -27,7 +27,7 @@ NOTICED_S, HANGS_S = 600, 100
 class Protection(NamedTuple):
     """A piece of code that protects from a case, once in its file, and what stands there without it.
 
-    ``ends`` says whether the case's tests come to an end then: what ends everything else that hangs ends them.
+    ``ends`` says whether the case's tests come to an end then.
     """
 
     case: int
