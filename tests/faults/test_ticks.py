@@ -125,7 +125,7 @@ from dagster._core.test_utils import create_test_daemon_workspace_context
 from dagster._core.workspace.load_target import PythonFileTarget
 from dagster._daemon.sensor import execute_sensor_iteration
 
-target = PythonFileTarget(sys.argv[1], attribute=None, working_directory=None, location_name="here")
+target = PythonFileTarget(sys.argv[1], attribute=None, working_directory=None, location_name="location.py")
 flags = {"new_batches": {sys.argv[2]: signal.SIGKILL}} if len(sys.argv) > 2 else None
 with DagsterInstance.get() as instance, create_test_daemon_workspace_context(target, instance) as workspace:
     list(execute_sensor_iteration(workspace, logging.getLogger(), None, None, debug_crash_flags=flags))
@@ -166,7 +166,7 @@ defs = Definitions(
 @pytest.mark.case(26)
 @pytest.mark.long
 @pytest.mark.parametrize("moment", ["RUN_CREATED", "RUN_LAUNCHED"])
-def test_a_daemon_killed_before_its_cursor_is_saved_starts_no_run_twice(
+def test_a_daemon_killed_before_its_cursor_is_saved_or_without_a_cursor_starts_no_run_twice(
     moment: str, platform: Platform
 ) -> None:
     platform.add("silent.mp4")
@@ -190,6 +190,8 @@ def test_a_daemon_killed_before_its_cursor_is_saved_starts_no_run_twice(
     assert tick(moment) == -signal.SIGKILL
     time.sleep(1.1)  # the sensor's interval
     assert tick() == 0
+    dagster = [sys.executable, "-m", "dagster", "sensor", "cursor", "new_batches", "-f", "location.py"]
+    subprocess.run([*dagster, "--delete"], env=env, cwd=platform.root, timeout=120, check=True)
     time.sleep(1.1)
     assert tick() == 0
     with DagsterInstance.from_config(str(home)) as instance:
