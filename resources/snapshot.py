@@ -82,15 +82,15 @@ def publish(store: Store, path: Path, report: LoadReport) -> bool:
     newest = Latest(number=number, warehouse=report.warehouse, load=report.load)
     store.put(layout.snapshot(number), path)
     store.put(layout.LATEST_SNAPSHOT, newest.model_dump_json().encode())
-    if number > KEEP:
-        store.delete(layout.snapshot(number - KEEP))
+    delete_former(store, KEEP)
     return True
 
 
-def delete_former(store: Store) -> None:
-    """Remove every copy but the newest."""
+def delete_former(store: Store, keep: int = 1) -> None:
+    """Remove every copy but so many of the newest; those that a kill has left, too."""
     newest = latest(store)
-    kept = {layout.LATEST_SNAPSHOT, layout.snapshot(newest.number)} if newest else set()
+    numbers = range(newest.number, max(0, newest.number - keep), -1) if newest else ()
+    kept = {layout.LATEST_SNAPSHOT, *map(layout.snapshot, numbers)}
     for found in list(store.list(layout.SNAPSHOTS)):
         if found.key not in kept:
             store.delete(found.key)

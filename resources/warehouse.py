@@ -29,6 +29,7 @@ _HEADERS, _BLOCK, _CHECKSUM = 3 * 4096, 1 << 18, np.uint64(0xBF58476D1CE4E5B9)
 _SCHEMA = "".join(
     Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("schema.sql", "questions.sql")
 )
+_FIRST_TABLE = "identity"
 _SCHEMA_ID = hashlib.blake2b(_SCHEMA.encode(), digest_size=8).hexdigest()
 
 
@@ -151,10 +152,7 @@ class Warehouse(ConfigurableResource[Any]):
         if not head.strip(b"\0"):
             return False  # made on a disk that was full, or just before the power failed
         if head[8:12] != b"DUCK":
-            raise WarehouseError(
-                f"{path} is no DuckDB file, so it stays as it is; move it away: the next load makes one "
-                "from the store"
-            )
+            raise _not_ours(path, "is no DuckDB file")
         try:
             with self._patiently(_is_locked)(duckdb.connect)(self.path) as connection:
                 # Nobody notices what is cut off until it is read, and a load reads little of what is there.
@@ -162,6 +160,12 @@ class Warehouse(ConfigurableResource[Any]):
                 (size,) = connection.execute(
                     "SELECT used_blocks * block_size FROM pragma_database_size()"
                 ).fetchone() or (0,)
+                tables = {
+                    name
+                    for (name,) in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()
+                }
+                if tables and _FIRST_TABLE not in tables:
+                    raise _not_ours(path, "holds tables that are not of this program")
                 made_by = connection.execute("SELECT schema FROM made_by").fetchone()
                 is_ours = bool(made_by == (_SCHEMA_ID,)) and path.stat().st_size >= size
         except duckdb.Error as error:
@@ -332,6 +336,13 @@ def _is_damage(error: duckdb.Error) -> bool:
     )
     is_one = isinstance(error, kinds) or type(error) is duckdb.Error or "corrupt" in str(error).lower()
     return is_one and not _is_blameless(error)
+
+
+def _not_ours(path: Path, what: str) -> WarehouseError:
+    return WarehouseError(
+        f"{path} {what}, so it stays as it is; move it away, or set ASR_WAREHOUSE: the next load makes one "
+        "from the store"
+    )
 
 
 def _told(path: str, error: duckdb.Error) -> WarehouseError:

@@ -183,7 +183,7 @@ def test_every_block_is_looked_at(store: Store, tmp_path: Path) -> None:
 def test_another_versions_tables_are_told_apart(store: Store, tmp_path: Path) -> None:
     warehouse = Warehouse(path=str(tmp_path / "w.duckdb"))
     with duckdb.connect(warehouse.path) as connection:
-        connection.execute("CREATE TABLE words (word VARCHAR)")
+        connection.execute("CREATE TABLE identity (warehouse VARCHAR); CREATE TABLE words (word VARCHAR)")
         with pytest.raises(QueryError, match="made by another version"):
             search(connection, "word", 1)
     with pytest.raises(WarehouseError, match="made by another version"), warehouse.connect():
@@ -192,12 +192,29 @@ def test_another_versions_tables_are_told_apart(store: Store, tmp_path: Path) ->
     assert load(warehouse, store).words == 3
 
 
-def test_what_is_no_warehouse_is_left_alone(store: Store, tmp_path: Path) -> None:
-    path = tmp_path / "w.duckdb"
+def write_a_list(path: Path) -> None:
     path.write_text("a shopping list")
-    with pytest.raises(WarehouseError, match=re.escape(f"{path} is no DuckDB file, so it stays as it is")):
-        load(Warehouse(path=str(path)), store)
-    assert path.read_text() == "a shopping list"
+
+
+def write_invoices(path: Path) -> None:
+    with duckdb.connect(str(path)) as connection:
+        connection.execute("CREATE TABLE invoices AS SELECT 1 AS number")
+
+
+@pytest.mark.parametrize(
+    ("write", "says"),
+    [(write_a_list, "is no DuckDB file"), (write_invoices, "holds tables that are not of this program")],
+)
+def test_what_is_no_warehouse_is_left_alone(
+    write: Callable[[Path], None], says: str, store: Store, tmp_path: Path
+) -> None:
+    path = tmp_path / "w.duckdb"
+    write(path)
+    before, warehouse = path.read_bytes(), Warehouse(path=str(path))
+    for work in (lambda: load(warehouse, store), warehouse.contents):
+        with pytest.raises(WarehouseError, match=re.escape(f"{path} {says}, so it stays as it is")):
+            work()
+    assert path.read_bytes() == before
 
 
 HOLD_IT = """

@@ -98,6 +98,8 @@ def test_old_snapshots_go_and_a_reader_keeps_what_it_has_open(warehouse: Warehou
     with snapshot.read(store, Path("/nonexistent")) as open_reader:
         for n in range(1, 6):
             add_batch(store, f"{n}.mp4", "more")
+            if n == 5:
+                store.put(layout.snapshot(1), b"left there by a kill")
             load(warehouse, store)
         assert open_reader.execute("SELECT count(*) FROM words").fetchall() == [(1,)]
     kept = [found.key for found in store.list("snapshots") if found.key.endswith(".duckdb")]
