@@ -10,12 +10,13 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.cases import CASES, ROOT, cases
+from benchmarks.cases import CASES, cases
 from benchmarks.killing import kill_points
 from benchmarks.mutants import mutants
 from benchmarks.overload import overload
 from benchmarks.protections import protections
 from benchmarks.report import Check, described, publish
+from benchmarks.tree import ROOT
 
 PARTS = ("cases", "protections", "kills", "mutants", "overload")
 PAGE = ROOT / "docs" / "reliability.md"

@@ -1,4 +1,5 @@
-"""SIGKILL before and after every PUT, commit, event and rename of the whole graph, each in a run of its own.
+"""SIGKILL before and after every PUT, delete and commit of DuckDB's, and the first of each kind of rename,
+event and commit of Dagster's, through the whole graph, each in a run of its own.
 
 The moments are found by a run that nobody kills, in which all of these are watched where they happen: what
 writes something new is killed there the day it is written. Then the same command again, and all must be the
@@ -72,7 +73,7 @@ def kill_points(every: int = 1) -> Iterator[Check]:
         with ThreadPoolExecutor(AT_ONCE) as pool:
             ended = list(pool.map(lambda name: _killed(desk, name, expected), list(names)[::every]))
     lost, doubled = (sum(one[place] for one in ended) for place in (0, 1))
-    yield Check.at_least("kill_points", len(ended), f"of {len(names)} moments", 30)
+    yield Check.at_least("kill_points", len(ended), f"of {len(names)} kinds", 30)
     yield Check("lost", lost, "rows", 0)
     yield Check("doubled", doubled, "rows", 0)
 
@@ -148,6 +149,12 @@ def _watch(moments: Moments, stack: ExitStack) -> None:
         happening = f"{what.event_type_value} {about}".strip() if what else "a line of the log"
         return f"event {happening}"
 
+    def by_itself(sql: str) -> str | None:
+        """What is committed as soon as it is done."""
+        if "CREATE TABLE IF NOT EXISTS" in sql:
+            return numbered("DuckDB's tables")
+        return numbered("DuckDB's checkpoint") if sql == "CHECKPOINT" else None
+
     def numbered(name: str) -> str:
         seen[name] += 1
         return f"{name}, {seen[name]}"
@@ -155,6 +162,7 @@ def _watch(moments: Moments, stack: ExitStack) -> None:
     watch(obstore, "put", lambda _, key, *__, **___: numbered(f"PUT {_kind(key)}"))
     watch(obstore, "delete", lambda _, key, *__, **___: numbered(f"DELETE {_kind(key)}"))
     watch(duckdb.DuckDBPyConnection, "commit", lambda *_: numbered("DuckDB's commit"))
+    watch(duckdb.DuckDBPyConnection, "execute", lambda _, sql, *__: by_itself(sql))
     watch(duckdb.DuckDBPyConnection, "__exit__", lambda *_: "DuckDB's end")
     watch(SqliteEventLogStorage, "store_event", event)
     watch(DefaultDialect, "do_commit", lambda *_: f"SQLite's commit after {happening}")

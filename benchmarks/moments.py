@@ -21,19 +21,22 @@ class Moments:
         self.names[name] = self.names.get(name, 0) + 1
 
     def around(
-        self, function: Callable[..., Any], name: Callable[..., str] | None = None
+        self, function: Callable[..., Any], name: Callable[..., str | None] | None = None
     ) -> Callable[..., Any]:
         """The same function with a moment before and one after it.
 
-        ``name`` makes a name from its arguments; without one, moments are numbered from 0.
+        ``name`` makes a name from its arguments, or None where there is no moment; without one, moments are
+        numbered from 0.
         """
 
         @wraps(function)
         def watched(*arguments: Any, **options: Any) -> Any:
-            called = name and name(*arguments, **options)
-            self._at(f"before {called}" if called else str(len(self.names)))
+            called = name(*arguments, **options) if name else None
+            if name and called is None:
+                return function(*arguments, **options)
+            self._at(f"before {called}" if name else str(len(self.names)))
             answer = function(*arguments, **options)
-            self._at(f"after {called}" if called else str(len(self.names)))
+            self._at(f"after {called}" if name else str(len(self.names)))
             return answer
 
         return watched
