@@ -57,8 +57,9 @@ def model_comparison_asset(pod: Mapping[str, Any] | None = None) -> AssetsDefini
         pool="warehouse",  # one writer
         op_tags=pod,
         description=(
-            "Pairs of model versions over all current videos: word and character error rates where it is known "
-            "what is said, disagreement where it is not, with intervals; times, confidence, speed, memory, cost."
+            "Pairs of model versions over all current videos: word and character error rates where it is "
+            "known what is said, disagreement where it is not, with intervals; times, confidence, speed, "
+            "memory, cost."
         ),
     )
     def model_comparison(
