@@ -1,7 +1,7 @@
 """What Dagster's chart makes of ``deploy/kubernetes/values.yaml``, as far as an instance has it.
 
-Helm is not here: these few lines stand for the chart's ``configmap-instance.yaml``. Storage is left out, which
-the chart puts into PostgreSQL, and so is SQLite's; an instance's own schema judges the rest.
+Helm is not here: these lines stand for the chart's ``configmap-instance.yaml``. Storage is left out, which
+the chart has in PostgreSQL, and is SQLite's here; the instance's own schema judges the rest.
 """
 
 from collections.abc import Mapping
@@ -19,6 +19,7 @@ PLATFORM: dict[tuple[str, str], dict[str, Any]] = {
     (one["kind"], one["metadata"]["name"]): one
     for one in yaml.safe_load_all((DEPLOY / "platform.yaml").read_text())
 }
+LAUNCHER: dict[str, Any] = VALUES["runLauncher"]["config"]["k8sRunLauncher"]
 _RAW = {
     "podTemplateSpecMetadata": "pod_template_spec_metadata",
     "podSpecConfig": "pod_spec_config",
@@ -28,8 +29,7 @@ _RAW = {
 
 def instance(home: Path, kubeconfig: Path, **changed: Any) -> DagsterInstance:
     """The instance of a deployment, with its own folder in place of a ConfigMap."""
-    daemon, launcher = VALUES["dagsterDaemon"], VALUES["runLauncher"]["config"]["k8sRunLauncher"]
-    monitoring = daemon["runMonitoring"]
+    monitoring = VALUES["dagsterDaemon"]["runMonitoring"]
     said = {
         "run_launcher": {
             "module": "dagster_k8s",
@@ -42,14 +42,14 @@ def instance(home: Path, kubeconfig: Path, **changed: Any) -> DagsterInstance:
                 "postgres_password_secret": VALUES["global"]["postgresqlSecretName"],
                 "service_account_name": "dagster",
                 "job_namespace": "asr",
-                "image_pull_policy": launcher["imagePullPolicy"],
-                "env_config_maps": [one["name"] for one in launcher["envConfigMaps"]],
-                "env_secrets": [one["name"] for one in launcher["envSecrets"]],
-                "security_context": launcher["securityContext"],
-                "volumes": launcher["volumes"],
-                "volume_mounts": launcher["volumeMounts"],
-                "resources": launcher["resources"],
-                "run_k8s_config": {_RAW[key]: raw for key, raw in launcher["runK8sConfig"].items()},
+                "image_pull_policy": LAUNCHER["imagePullPolicy"],
+                "env_config_maps": [one["name"] for one in LAUNCHER["envConfigMaps"]],
+                "env_secrets": [one["name"] for one in LAUNCHER["envSecrets"]],
+                "security_context": LAUNCHER["securityContext"],
+                "volumes": LAUNCHER["volumes"],
+                "volume_mounts": LAUNCHER["volumeMounts"],
+                "resources": LAUNCHER["resources"],
+                "run_k8s_config": {_RAW[key]: raw for key, raw in LAUNCHER["runK8sConfig"].items()},
             },
         },
         "run_monitoring": {

@@ -1,8 +1,8 @@
 """A stand-in for Kubernetes, on loopback: it keeps Jobs as the API server does, and may start their pods.
 
-What it is told must be valid by Kubernetes' own schemas. A pod is a process of this machine with the arguments
-and the environment that its manifest says, ConfigMaps and Secrets included, and with nothing else of this
-process's. Volumes, images, service accounts and limits are only read by who asks for the manifests.
+What it is told must be valid by Kubernetes' own schemas. A pod is a process of this machine, with the
+arguments and the environment that its manifest says, and nothing of this process's. Volumes, images, accounts
+and limits do nothing here: tests look at them in the manifests.
 """
 
 import json
@@ -25,7 +25,9 @@ import yaml
 
 VERSION = "1.37"
 Manifest = dict[str, Any]
-_ONE = re.compile(r"/(?:api|apis/batch)/v1/namespaces/[\w-]+/(jobs|pods|events)(?:/([\w.-]+))?(?:/(?:status|log))?")
+_ONE = re.compile(
+    r"/(?:api|apis/batch)/v1/namespaces/[\w-]+/(jobs|pods|events)(?:/([\w.-]+))?(?:/(?:status|log))?"
+)
 
 
 def check(manifest: Manifest) -> None:
@@ -81,22 +83,28 @@ class Cluster:
         if pod := self.pods.pop(name, None):
             _end(pod, signal.SIGTERM)
 
+    def stop(self, name: str) -> None:
+        """A pod does nothing any more, and is there."""
+        os.killpg(self.pods[name].pid, signal.SIGSTOP)
+
     def lose(self, name: str) -> None:
         """The node under a pod goes away."""
         _end(self.pods[name], signal.SIGKILL)
 
-    def of(self, kind: str, step: str = "") -> list[str]:
-        """Names of the Jobs of runs (``run_worker``) or of a step (``step_worker``), in their order."""
+    def of(self, component: str, step: str = "", job: str = "") -> list[str]:
+        """Names of the Jobs of runs (``run_worker``) or steps (``step_worker``), in their order."""
+        labels = {name: one["metadata"]["labels"] for name, one in list(self.jobs.items())}
         return [
             name
-            for name, job in list(self.jobs.items())
-            if job["metadata"]["labels"]["app.kubernetes.io/component"] == kind
-            and step in ("", job["metadata"]["labels"].get("dagster/op"))
+            for name, label in labels.items()
+            if label["app.kubernetes.io/component"] == component
+            and step in ("", label.get("dagster/op"))
+            and job in ("", label["dagster/job"])
         ]
 
-    def said(self) -> str:
-        """What the pods printed."""
-        return "\n".join(log.read_text(errors="replace")[-3000:] for log in self.folder.glob("*.log"))
+    def said(self, name: str) -> str:
+        """What a pod printed."""
+        return (self.folder / f"{name}.log").read_text(errors="replace")
 
     def _start(self, name: str, container: Manifest) -> None:
         named = [entry.get(kind) for entry in container["envFrom"] for kind in ("configMapRef", "secretRef")]
@@ -112,7 +120,9 @@ class Cluster:
 
 
 @contextmanager
-def cluster(folder: Path, config: Mapping[str, Mapping[str, str]], running: bool = False) -> Iterator[Cluster]:
+def cluster(
+    folder: Path, config: Mapping[str, Mapping[str, str]], running: bool = False
+) -> Iterator[Cluster]:
     """A cluster, until the block ends."""
     folder.mkdir()
     ours = Cluster(folder, config, running)
