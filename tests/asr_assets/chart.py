@@ -1,7 +1,7 @@
 """What Dagster's chart makes of ``deploy/kubernetes/values.yaml``, as far as an instance has it.
 
-Helm is not here: these lines stand for the chart's ``configmap-instance.yaml``. Storage is left out, which
-the chart has in PostgreSQL, and is SQLite's here; the instance's own schema judges the rest.
+Helm is not here: these lines stand for the chart's ``configmap-instance.yaml``. Where storage is not
+said, it is SQLite's, and the chart's PostgreSQL's. The instance's own schema judges all of it.
 """
 
 from collections.abc import Mapping

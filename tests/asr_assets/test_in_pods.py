@@ -53,15 +53,21 @@ def pods(platform: Platform, s3_env: dict[str, str]) -> Iterator[Cluster]:
 @pytest.fixture
 def dev(platform: Platform, pods: Cluster) -> Iterator[Dev]:
     """Daemon, code server and UI, as the chart configures them; impatient."""
-    monitoring = {"enabled": True, "max_resume_run_attempts": 3, "poll_interval_seconds": 5}
-    chart.instance(platform.root / "home", pods.kubeconfig, run_monitoring=monitoring).dispose()
+    pytest.importorskip("pgserver")
+    from benchmarks.postgres import server
+
     dagster = str(Path(sys.executable).with_name("dagster"))
-    dev = Dev(platform, [dagster, "dev", "-w", str(ROOT / "workspace.yaml"), "-h", "127.0.0.1"])
-    try:
-        wait_for(dev.up, 90)
-        yield dev
-    finally:
-        dev.end(signal.SIGTERM)
+    monitoring = {"enabled": True, "max_resume_run_attempts": 3, "poll_interval_seconds": 5}
+    with server() as url:
+        storage = {"postgres": {"postgres_url": url.replace("postgresql:", "postgresql+psycopg2:")}}
+        home = platform.root / "home"
+        chart.instance(home, pods.kubeconfig, run_monitoring=monitoring, storage=storage).dispose()
+        dev = Dev(platform, [dagster, "dev", "-w", str(ROOT / "workspace.yaml"), "-h", "127.0.0.1"])
+        try:
+            wait_for(dev.up, 90)
+            yield dev
+        finally:
+            dev.end(signal.SIGTERM)
 
 
 def test_a_batch_ends_in_words_though_the_nodes_of_its_run_and_of_its_step_go_away(

@@ -109,18 +109,21 @@ class Deployed:
         return {job["metadata"]["labels"]["dagster/op"]: job for job in new}
 
 
-@pytest.fixture
-def deployed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Deployed]:
-    models = tmp_path / "models.toml"
+@pytest.fixture(scope="module")
+def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
+    root = tmp_path_factory.mktemp("deployed")
+    models = root / "models.toml"
     models.write_text(MODELS)
-    for name, value in chart.PLATFORM["ConfigMap", "asr-settings"]["data"].items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("ASR_MODELS", str(models))
+    with pytest.MonkeyPatch.context() as environment:
+        for name, value in chart.PLATFORM["ConfigMap", "asr-settings"]["data"].items():
+            environment.setenv(name, value)
+        environment.setenv("ASR_MODELS", str(models))
+        defs = build(Settings.from_env())
     with (
-        cluster(tmp_path / "cluster", {}) as ours,
-        chart.instance(tmp_path / "home", ours.kubeconfig) as instance,
+        cluster(root / "cluster", {}) as ours,
+        chart.instance(root / "home", ours.kubeconfig) as instance,
     ):
-        yield Deployed(build(Settings.from_env()), instance, ours)
+        yield Deployed(defs, instance, ours)
 
 
 def pod(job: dict[str, Any]) -> dict[str, Any]:
