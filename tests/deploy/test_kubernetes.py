@@ -143,10 +143,15 @@ def test_what_the_build_is_given_is_enough_to_load_the_definitions(tmp_path: Pat
         (tmp_path / name).parent.mkdir(exist_ok=True)
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy2
         copy(ROOT / name, tmp_path / name)
-    loaded = "import asr_assets.definitions as d; print(d.__file__, len(d.defs.assets))"
+    code = (
+        "import asr_assets.definitions, sys, pathlib\n"
+        "for name, module in sys.modules.items():\n"
+        "    if name in ('asr_assets', 'sensors', 'resources', 'speech'):\n"
+        "        print(pathlib.Path(module.__file__).parents[1])"
+    )
     env = {name: value for name, value in os.environ.items() if not name.startswith(("ASR_", "DAGSTER_"))}
     done = subprocess.run(
-        [sys.executable, "-c", loaded], env=env | {"PYTHONPATH": str(tmp_path)}, cwd=tmp_path,
+        [sys.executable, "-c", code], env=env | {"PYTHONPATH": str(tmp_path)}, cwd=tmp_path,
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    assert done.stdout.startswith(str(tmp_path))
+    assert done.stdout.splitlines() == [str(tmp_path)] * 4
