@@ -4,7 +4,8 @@ from dagster import MAX_RUNTIME_SECONDS_TAG, Definitions, EnvVar, define_asset_j
 
 from asr_assets.extracted_audio import extracted_audio
 from asr_assets.launchers import hold_with_parent
-from asr_assets.model_comparison import MODEL_COMPARISON, model_comparison
+from asr_assets.model_comparison import MODEL_COMPARISON, model_comparison_asset
+from asr_assets.on_kubernetes import loader_pod, pod_executor, transcripts_pod
 from asr_assets.postgres_words import POSTGRES_WORDS, postgres_words
 from asr_assets.raw_videos import raw_videos
 from asr_assets.reconciliation import reconcile_hourly, reconciliation_asset
@@ -12,6 +13,7 @@ from asr_assets.transcripts import transcripts_asset, transcripts_key
 from asr_assets.word_timings import WORD_TIMINGS, word_timings_asset
 from resources.event_queue import EventQueue
 from resources.models import SpeechModels
+from resources.pods import Pod
 from resources.postgres import PostgresMirror
 from resources.settings import Settings
 from resources.source import Source
@@ -48,7 +50,12 @@ def build(settings: Settings) -> Definitions:
         )
     limits = BatchLimits.of(settings)
     queues = [EventQueue(url=settings.queue_url)] if settings.queue_url else []
-    transcripts = [transcripts_asset(model) for model in models.enabled]
+    pods = settings.executor == "kubernetes"
+    transcripts = [
+        transcripts_asset(model, transcripts_pod(Pod.read(models.path, model.name)) if pods else None)
+        for model in models.enabled
+    ]
+    loader = loader_pod(settings) if pods else None
     transcripts_keys = [transcripts_key(name) for name in enabled]
     steps = Steps([raw_videos.key, extracted_audio.key], dict(zip(enabled, transcripts_keys, strict=True)))
     reconciliation = reconciliation_asset(limits, steps)
@@ -65,8 +72,8 @@ def build(settings: Settings) -> Definitions:
             raw_videos,
             extracted_audio,
             *transcripts,
-            word_timings_asset(enabled, models.get(models.first_champion)),
-            model_comparison,
+            word_timings_asset(enabled, models.get(models.first_champion), loader),
+            model_comparison_asset(loader),
         ],
         jobs=[
             define_asset_job(
@@ -119,8 +126,8 @@ def build(settings: Settings) -> Definitions:
             "speech_models": models,
             "warehouse": Warehouse(path=str(settings.warehouse)),
         },
-        # A process per step costs 7 s more a batch; steps that need other machines say so themselves.
-        executor=in_process_executor,
+        # A process per step costs 7 s more a batch, and a pod more than that: worth it for other machines.
+        executor=pod_executor(settings) if pods else in_process_executor,
     )
     return Definitions.merge(main, mirror(settings)) if settings.postgres_url else main
 

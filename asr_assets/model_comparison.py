@@ -7,6 +7,7 @@ import duckdb
 from dagster import (
     AssetExecutionContext,
     AssetKey,
+    AssetsDefinition,
     Config,
     MaterializeResult,
     MetadataValue,
@@ -45,44 +46,52 @@ class ComparisonConfig(Config):
     )
 
 
-@asset(
-    key=MODEL_COMPARISON,
-    deps=[WORD_TIMINGS],
-    group_name="warehouse",
-    kinds={"duckdb"},
-    pool="warehouse",  # one writer
-    description=(
-        "Pairs of model versions over all current videos: word and character error rates where it is known "
-        "what is said, disagreement where it is not, with intervals; times, confidence, speed, memory, cost."
-    ),
-)
-def model_comparison(
-    context: AssetExecutionContext,
-    config: ComparisonConfig,
-    store: Store,
-    speech_models: SpeechModels,
-    warehouse: Warehouse,
-) -> MaterializeResult:
-    """Compare what is new, sum up, load both, and write the reports."""
-    mark = published_through(context.instance, [WORD_TIMINGS])
-    pairs = [Pair(*pair) for pair in config.pairs] or champion_and_others(Routing.of(speech_models, store))
-    if not pairs:
-        return MaterializeResult(metadata={TAKEN_THROUGH: mark})
-    for pair in pairs:
-        progress = Progress(context, f"comparing {pair.a} and {pair.b}")
-        for batch, states in progress(list(not_compared(store, pair))):
-            if compared := compare_batch(store, pair, batch):
-                publish(store, compared, states)
-    with warehouse.exclusive() as path:
-        warehouse.load(store, Progress(context, "loading comparisons").at)
-        with warehouse.connect() as connection:
-            for pair in pairs:
-                sum_up(connection, store, speech_models, pair)
-        report = warehouse.load(store, Progress(context, "loading summaries").at)
-        with warehouse.connect() as connection:
-            shown = [one for pair in pairs for one in show(connection, store, pair).items()]
-        snapshot.publish(store, path, report)
-    return MaterializeResult(metadata={TAKEN_THROUGH: mark, **dict(shown)})
+def model_comparison_asset(pod: Mapping[str, Any] | None = None) -> AssetsDefinition:
+    """The asset; ``pod`` is as in transcripts_asset."""
+
+    @asset(
+        key=MODEL_COMPARISON,
+        deps=[WORD_TIMINGS],
+        group_name="warehouse",
+        kinds={"duckdb"},
+        pool="warehouse",  # one writer
+        op_tags=pod,
+        description=(
+            "Pairs of model versions over all current videos: word and character error rates where it is "
+            "known what is said, disagreement where it is not, with intervals; times, confidence, speed, "
+            "memory, cost."
+        ),
+    )
+    def model_comparison(
+        context: AssetExecutionContext,
+        config: ComparisonConfig,
+        store: Store,
+        speech_models: SpeechModels,
+        warehouse: Warehouse,
+    ) -> MaterializeResult:
+        mark = published_through(context.instance, [WORD_TIMINGS])
+        pairs = [Pair(*pair) for pair in config.pairs] or champion_and_others(
+            Routing.of(speech_models, store)
+        )
+        if not pairs:
+            return MaterializeResult(metadata={TAKEN_THROUGH: mark})
+        for pair in pairs:
+            progress = Progress(context, f"comparing {pair.a} and {pair.b}")
+            for batch, states in progress(list(not_compared(store, pair))):
+                if compared := compare_batch(store, pair, batch):
+                    publish(store, compared, states)
+        with warehouse.exclusive() as path:
+            warehouse.load(store, Progress(context, "loading comparisons").at)
+            with warehouse.connect() as connection:
+                for pair in pairs:
+                    sum_up(connection, store, speech_models, pair)
+            report = warehouse.load(store, Progress(context, "loading summaries").at)
+            with warehouse.connect() as connection:
+                shown = [one for pair in pairs for one in show(connection, store, pair).items()]
+            snapshot.publish(store, path, report)
+        return MaterializeResult(metadata={TAKEN_THROUGH: mark, **dict(shown)})
+
+    return model_comparison
 
 
 def champion_and_others(routing: Routing) -> list[Pair]:

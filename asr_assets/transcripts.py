@@ -1,6 +1,8 @@
 """transcripts/<model_version>: the words of a batch as one model version hears them. One factory."""
 
 from collections import Counter
+from collections.abc import Mapping
+from typing import Any
 
 from dagster import (
     AssetExecutionContext,
@@ -15,6 +17,7 @@ from pydantic import Field
 from asr_assets.checks import TRANSCRIPT_CHECKS, check_transcripts, specs
 from asr_assets.columns import WORD_COLUMNS, columns
 from asr_assets.extracted_audio import extracted_audio
+from asr_assets.on_kubernetes import STARTED_AGAIN
 from asr_assets.pictures import batch_table, words_over_sound
 from asr_assets.progress import Progress
 from asr_assets.transcription import BatchTranscription
@@ -41,8 +44,8 @@ def transcripts_key(model: str) -> AssetKey:
     return AssetKey(["transcripts", model])
 
 
-def transcripts_asset(model: ModelVersion) -> AssetsDefinition:
-    """The asset of one model version."""
+def transcripts_asset(model: ModelVersion, pod: Mapping[str, Any] | None = None) -> AssetsDefinition:
+    """The asset of one model version; ``pod`` is the tags of its step, where that has a pod of its own."""
     key = transcripts_key(model.name)
 
     @asset(
@@ -54,6 +57,8 @@ def transcripts_asset(model: ModelVersion) -> AssetsDefinition:
         # The UI marks batches as outdated whose words came from another definition of this name.
         code_version=model.fingerprint,
         pool=f"transcripts_{model.name}",
+        op_tags=pod,
+        retry_policy=STARTED_AGAIN if pod else None,
         check_specs=specs(TRANSCRIPT_CHECKS, key),
         metadata={
             "dagster/column_schema": columns(*WORD_COLUMNS),

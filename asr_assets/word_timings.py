@@ -1,5 +1,8 @@
 """word_timings: every published word in DuckDB, and a fresh copy of it for the readers."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from dagster import AssetExecutionContext, AssetKey, AssetsDefinition, MaterializeResult, asset
 
 from asr_assets.checks import LOAD_CHECKS, check_load, specs
@@ -18,8 +21,10 @@ from speech.models import ModelVersion
 WORD_TIMINGS = AssetKey("word_timings")
 
 
-def word_timings_asset(models: list[str], first_champion: ModelVersion) -> AssetsDefinition:
-    """The asset; it depends on every model version's transcripts."""
+def word_timings_asset(
+    models: list[str], first_champion: ModelVersion, pod: Mapping[str, Any] | None = None
+) -> AssetsDefinition:
+    """The asset; it depends on every model version's transcripts. ``pod`` is as in transcripts_asset."""
     transcripts = [transcripts_key(model) for model in models]
 
     @asset(
@@ -28,6 +33,7 @@ def word_timings_asset(models: list[str], first_champion: ModelVersion) -> Asset
         group_name="warehouse",
         kinds={"duckdb"},
         pool="warehouse",  # one writer
+        op_tags=pod,
         check_specs=specs(LOAD_CHECKS, WORD_TIMINGS),
         metadata={"dagster/column_schema": columns(("model_version", "string"), *WORD_COLUMNS)},
         description=(

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -84,6 +84,7 @@ class Settings(BaseSettings):
     batch_videos: PositiveInt = 64
     batch_wait_s: NonNegativeFloat | None = None
     max_run_s: NonNegativeInt = 24 * 3600
+    executor: Literal["in_process", "kubernetes"] = "in_process"
     publish_every_s: NonNegativeFloat = Field(
         default_factory=lambda found: 20.0 if local_path(found["source_url"]) else 60.0
     )

@@ -21,6 +21,8 @@ Said = TypeVar("Said", bound=BaseModel)
 MAX_WINDOW_S: Seconds = 30.0
 POLICY = "policy"
 """The one table of ``models.toml`` that is no model version: see :mod:`resources.policy`."""
+POD = "kubernetes"
+"""The one setting of an entry that is no part of a model version: see :mod:`resources.pods`."""
 _NAME = re.compile(r"[A-Za-z0-9_]{1,64}")
 
 
@@ -132,8 +134,10 @@ def _entry(path: str | Path, name: str, table: Any) -> ModelVersion:
         raise ModelError(f"{path}: [{name}]: a model's name is letters, digits and underscores")
     if not isinstance(table, dict):
         raise ModelError(f"{path}: {name} is not a table; write [{name}] and its settings below it")
+    table = {key: value for key, value in table.items() if key != POD}
     if unknown := set(table) - _KEYS:
-        raise ModelError(f"{path}: [{name}] has unknown settings {sorted(unknown)}; known: {sorted(_KEYS)}")
+        known = sorted(_KEYS | {POD})
+        raise ModelError(f"{path}: [{name}] has unknown settings {sorted(unknown)}; known: {known}")
     if table.get("engine") not in ENGINES:
         raise ModelError(
             f"{path}: [{name}] has engine {table.get('engine')!r}; known engines: {', '.join(ENGINES)}"
