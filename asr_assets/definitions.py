@@ -10,6 +10,8 @@ from asr_assets.raw_videos import raw_videos
 from asr_assets.reconciliation import reconcile_hourly, reconciliation_asset
 from asr_assets.transcripts import transcripts_asset, transcripts_key
 from asr_assets.word_timings import WORD_TIMINGS, word_timings_asset
+from asr_assets.words_on_time import WORDS_ON_TIME, words_on_time_check
+from resources.alerts import AlertHook
 from resources.event_queue import EventQueue
 from resources.models import SpeechModels
 from resources.postgres import PostgresMirror
@@ -17,6 +19,7 @@ from resources.settings import Settings
 from resources.source import Source
 from resources.store import Store
 from resources.warehouse import Warehouse
+from sensors.alerting import alerting_sensor
 from sensors.batches import (
     COMPARE_MODELS,
     COPY_WORDS,
@@ -28,6 +31,7 @@ from sensors.batches import (
 )
 from sensors.events import event_sensor
 from sensors.following import Following, following_sensor
+from sensors.lateness import lateness_sensor
 from sensors.listing import listing_sensor
 from sensors.offering import offering_sensor
 from sensors.retrying import retry_sensor
@@ -68,6 +72,7 @@ def build(settings: Settings) -> Definitions:
             word_timings_asset(enabled, models.get(models.first_champion)),
             model_comparison,
         ],
+        asset_checks=[words_on_time_check(settings.words_within_s)],
         jobs=[
             define_asset_job(
                 PROCESS_BATCH,
@@ -95,6 +100,7 @@ def build(settings: Settings) -> Definitions:
             *(event_sensor(queue, limits, interval_s=15) for queue in queues),
             offering_sensor(steps, interval_s=10),
             retry_sensor(steps),
+            lateness_sensor(WORDS_ON_TIME, settings.words_within_s),
             following_sensor(
                 "published_words",
                 Following(
@@ -122,7 +128,11 @@ def build(settings: Settings) -> Definitions:
         # A process per step costs 7 s more a batch; steps that need other machines say so themselves.
         executor=in_process_executor,
     )
-    return Definitions.merge(main, mirror(settings)) if settings.postgres_url else main
+    wanted = [
+        *([mirror(settings)] if settings.postgres_url else []),
+        *([alerting()] if settings.alert_url else []),
+    ]
+    return Definitions.merge(main, *wanted)
 
 
 def watched(settings: Settings) -> dict[str, str]:
@@ -153,6 +163,15 @@ def mirror(settings: Settings) -> Definitions:
         ],
         # It may hold a password: read when it is used, and shown as the name of a variable.
         resources={"postgres": PostgresMirror(url=EnvVar("ASR_POSTGRES_URL"))},
+    )
+
+
+def alerting() -> Definitions:
+    """What is there only where a hook is set."""
+    return Definitions(
+        sensors=[alerting_sensor()],
+        # Whoever knows the URL may write there: read when it is used, and shown as the name of a variable.
+        resources={"alert_hook": AlertHook(url=EnvVar("ASR_ALERT_URL"))},
     )
 
 

@@ -40,6 +40,7 @@ from sensors.batches import (
     is_materializing,
 )
 from sensors.reconciling import reconcile
+from sensors.sentences import of_ours, text_of
 from speech.errors import AsrError
 from speech.models import ModelVersion
 
@@ -241,14 +242,8 @@ def _interrupted(error: SerializableErrorInfo | None) -> bool:
 
 def _sentence(error: SerializableErrorInfo | None) -> str:
     """Our own message where there is one in the chain of causes, else the innermost."""
-    ours = {kind.__name__ for kind in _kinds_of(AsrError)}
-    while error and error.cause and error.cls_name not in ours:
+    if ours := of_ours(error):
+        return ours
+    while error and error.cause:
         error = error.cause
-    if error is None:
-        return "no error was recorded"
-    # Dagster stores "module.Class: message".
-    return error.message.strip().split(": ", 1)[-1]
-
-
-def _kinds_of(kind: type[AsrError]) -> set[type[AsrError]]:
-    return {kind}.union(*(_kinds_of(child) for child in kind.__subclasses__()))
+    return text_of(error) if error else "no error was recorded"

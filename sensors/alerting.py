@@ -1,0 +1,209 @@
+"""The alert sensor: what has failed for good, and what is all right again, told once each to a web hook.
+
+Not Dagster's own run failure sensor: that one moves on whatever became of its message, so an alert is lost
+with the hook's first error. This one remembers what is wrong and whom it has told.
+"""
+
+import time
+from collections.abc import Iterator
+from itertools import chain, takewhile
+from typing import Any
+
+from dagster import (
+    AssetCheckEvaluation,
+    DagsterEventType,
+    DagsterInstance,
+    DagsterRun,
+    DagsterRunStatus,
+    DefaultSensorStatus,
+    EventRecordsFilter,
+    RunsFilter,
+    RunStatusChangeRecordsFilter,
+    SensorDefinition,
+    SensorEvaluationContext,
+    SkipReason,
+    sensor,
+)
+from pydantic import BaseModel, Field
+
+from resources.alerts import AlertHook, AlertRefused
+from sensors.batches import COMPARE_MODELS, COPY_WORDS, LOAD_WORDS, PARTITION_TAG, PROCESS_BATCH, RECONCILE
+from sensors.offering import TRIES
+from sensors.sentences import why_it_failed
+from speech.types import Seconds
+
+TRIED_AGAIN = (PROCESS_BATCH, LOAD_WORDS, COMPARE_MODELS, COPY_WORDS, RECONCILE)
+"""Jobs that sensors and the schedule start again by themselves; who starts another has to hear of its first
+failure."""
+
+FINISHED = [DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED]
+EVENTS_PER_TICK = 200
+NAMED = 20
+"""Batches that one message names."""
+
+TICK_S: Seconds = 30.0
+
+
+class Problem(BaseModel):
+    """Something that is wrong with a ``job`` (of a ``batch``) or a ``check``; ``over`` when it was put right."""
+
+    headline: str
+    sentence: str
+    job: str = ""
+    check: str = ""
+    batch: str = ""
+    run_id: str = ""
+    told: bool = False
+    over: bool = False
+
+
+class Memory(BaseModel):
+    """The sensor's cursor: how far the event log has been read, and what is wrong."""
+
+    failures_through: int = 0
+    checks_through: int | None = None
+    problems: dict[str, Problem] = Field(default_factory=dict)
+
+
+def alerting_sensor(interval_s: int = 30) -> SensorDefinition:
+    """The sensor."""
+
+    @sensor(
+        name="alerts",
+        minimum_interval_seconds=interval_s,
+        default_status=DefaultSensorStatus.RUNNING,
+        description="Tells the hook in ASR_ALERT_URL what failed for good, and what is all right again.",
+    )
+    def alerts(context: SensorEvaluationContext, alert_hook: AlertHook) -> SkipReason:
+        memory = Memory.model_validate_json(context.cursor) if context.cursor else Memory()
+        look(context.instance, memory)
+        try:
+            said = f"told {tell(memory, alert_hook)} messages"
+        except AlertRefused as error:
+            waiting = sum(problem.told is problem.over for problem in memory.problems.values())
+            said = f"{error}; {waiting} alerts wait for the next tick"
+            context.log.warning(said)
+        context.update_cursor(memory.model_dump_json(exclude_defaults=True))
+        return SkipReason(said)
+
+    return alerts
+
+
+def look(instance: DagsterInstance, memory: Memory) -> None:
+    """Take in what has happened since the last look."""
+    for key, problem in chain(_failed_runs(instance, memory), _failed_checks(instance, memory)):
+        memory.problems.setdefault(key, problem).over = False
+    for problem in memory.problems.values():
+        if problem.job in TRIED_AGAIN:
+            newest = _finished(instance, problem.job, problem.batch)[:1]
+            problem.over = newest == [DagsterRunStatus.SUCCESS]
+    # What nobody has heard of need not be taken back.
+    memory.problems = {key: p for key, p in memory.problems.items() if p.told or not p.over}
+
+
+def tell(memory: Memory, hook: AlertHook) -> int:
+    """Deliver what nobody has heard yet; how many messages that took. Raises AlertRefused for the first that
+    is refused; it and the rest stay in ``memory``."""
+    until = time.monotonic() + TICK_S
+    groups: dict[tuple[bool, str, str], list[str]] = {}
+    for key, problem in memory.problems.items():
+        if problem.told is problem.over:
+            groups.setdefault((problem.over, problem.headline, problem.sentence), []).append(key)
+    told = 0
+    for keys in groups.values():
+        if time.monotonic() > until:
+            break
+        hook.post(message([memory.problems[key] for key in keys]))
+        told += 1
+        for key in keys:
+            problem = memory.problems[key]
+            problem.told = True
+            if problem.over or not (problem.check or problem.job in TRIED_AGAIN):
+                del memory.problems[key]
+    return told
+
+
+def message(alike: list[Problem]) -> dict[str, Any]:
+    """One message for problems of one kind: a full disk fails a hundred batches."""
+    first = alike[0]
+    batches = sorted(problem.batch for problem in alike if problem.batch)
+    more = f" and {len(batches) - NAMED} more" if len(batches) > NAMED else ""
+    about = f" (batch {', '.join(batches[:NAMED])}{more})" if batches else ""
+    return {
+        "text": f"{'over: ' if first.over else ''}{first.headline}{about}: {first.sentence}",
+        "state": "over" if first.over else "failed",
+        "job": first.job,
+        "check": first.check,
+        "batches": batches,
+        "run_ids": [problem.run_id for problem in alike if problem.run_id],
+        "sentence": first.sentence,
+    }
+
+
+def _failed_runs(instance: DagsterInstance, memory: Memory) -> Iterator[tuple[str, Problem]]:
+    """Runs that failed since the last look and that nothing starts again, each with its key."""
+    failures = RunStatusChangeRecordsFilter(
+        DagsterEventType.RUN_FAILURE, after_storage_id=memory.failures_through
+    )
+    for record in instance.fetch_run_status_changes(failures, EVENTS_PER_TICK, ascending=True).records:
+        memory.failures_through = record.storage_id
+        run = instance.get_run_by_id(record.event_log_entry.run_id)
+        if run and (headline := _final(instance, run)):
+            batch = run.tags.get(PARTITION_TAG, "")
+            own = f"{run.job_name} {batch}" if run.job_name in TRIED_AGAIN else run.run_id
+            yield (
+                own,
+                Problem(
+                    headline=headline,
+                    sentence=why_it_failed(instance, run.run_id),
+                    job=run.job_name,
+                    batch=batch,
+                    run_id=run.run_id,
+                ),
+            )
+
+
+def _final(instance: DagsterInstance, run: DagsterRun) -> str | None:
+    if run.job_name not in TRIED_AGAIN:
+        return f"{run.job_name} failed"
+    ends = _finished(instance, run.job_name, run.tags.get(PARTITION_TAG, ""))
+    failures = list(takewhile(lambda end: end is DagsterRunStatus.FAILURE, ends))
+    return f"{run.job_name} failed {TRIES} times in a row" if len(failures) >= TRIES else None
+
+
+def _finished(instance: DagsterInstance, job: str, batch: str) -> list[DagsterRunStatus]:
+    """How the newest runs of a job ended, the newest first."""
+    tags = {PARTITION_TAG: batch} if batch else None
+    runs = instance.get_runs(RunsFilter(job_name=job, tags=tags, statuses=FINISHED), limit=TRIES)
+    return [run.status for run in runs]
+
+
+def _failed_checks(instance: DagsterInstance, memory: Memory) -> Iterator[tuple[str, Problem]]:
+    """Checks that failed since the last look, each with its key; those that pass again are over."""
+    log, kind = instance.event_log_storage, DagsterEventType.ASSET_CHECK_EVALUATION
+    if memory.checks_through is None:  # what was checked before anyone wanted to hear of it is history
+        newest = log.get_event_records(EventRecordsFilter(kind), limit=1)
+        memory.checks_through = newest[0].storage_id - 1 if newest else 0
+    since = EventRecordsFilter(kind, after_cursor=memory.checks_through)
+    for record in log.get_event_records(since, EVENTS_PER_TICK, ascending=True):
+        memory.checks_through = record.storage_id
+        event = record.event_log_entry.dagster_event
+        assert event is not None
+        found = event.asset_check_evaluation_data
+        check = f"{found.check_name} of {found.asset_key.to_user_string()}"
+        key = f"check {check} {found.partition or ''}"
+        if not found.passed:
+            yield key, _failed_check(check, found, record.run_id)
+        elif key in memory.problems:
+            memory.problems[key].over = True
+
+
+def _failed_check(check: str, found: AssetCheckEvaluation, run_id: str) -> Problem:
+    offending = found.metadata.get("offending")
+    return Problem(
+        headline=f"check {check} failed ({found.severity.value})",
+        sentence=found.description or f"{offending.value if offending else 'something'} offending",
+        check=check,
+        batch=found.partition or "",
+        run_id=run_id,
+    )
