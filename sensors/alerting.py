@@ -5,18 +5,18 @@ with the hook's first error. This one remembers what is wrong and whom it has to
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain, takewhile
 from typing import Any
 
 from dagster import (
     AssetCheckEvaluation,
+    AssetCheckKey,
     DagsterEventType,
     DagsterInstance,
     DagsterRun,
     DagsterRunStatus,
     DefaultSensorStatus,
-    EventRecordsFilter,
     RunsFilter,
     RunStatusChangeRecordsFilter,
     SensorDefinition,
@@ -24,6 +24,7 @@ from dagster import (
     SkipReason,
     sensor,
 )
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 from pydantic import BaseModel, Field
 
 from resources.alerts import AlertHook, AlertRefused
@@ -37,7 +38,9 @@ TRIED_AGAIN = (PROCESS_BATCH, LOAD_WORDS, COMPARE_MODELS, COPY_WORDS, RECONCILE)
 failure."""
 
 FINISHED = [DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED]
-EVENTS_PER_TICK = 200
+MADE = {AssetCheckExecutionRecordStatus.SUCCEEDED, AssetCheckExecutionRecordStatus.FAILED}
+FAILURES_PER_TICK = 200
+CHECKS_PER_TICK = 50
 NAMED = 20
 """Batches that one message names."""
 
@@ -45,7 +48,7 @@ TICK_S: Seconds = 30.0
 
 
 class Problem(BaseModel):
-    """Something that is wrong with a ``job`` (of a ``batch``) or a ``check``; ``over`` when it was put right."""
+    """What is wrong with a ``job`` (of a ``batch``) or a ``check``; ``over`` once it was put right."""
 
     headline: str
     sentence: str
@@ -58,10 +61,9 @@ class Problem(BaseModel):
 
 
 class Memory(BaseModel):
-    """The sensor's cursor: how far the event log has been read, and what is wrong."""
+    """The sensor's cursor: up to which failed run the event log has been read, and what is wrong."""
 
     failures_through: int = 0
-    checks_through: int | None = None
     problems: dict[str, Problem] = Field(default_factory=dict)
 
 
@@ -76,12 +78,13 @@ def alerting_sensor(interval_s: int = 30) -> SensorDefinition:
     )
     def alerts(context: SensorEvaluationContext, alert_hook: AlertHook) -> SkipReason:
         memory = Memory.model_validate_json(context.cursor) if context.cursor else Memory()
-        look(context.instance, memory)
+        assert context.repository_def
+        look(context.instance, context.repository_def.asset_graph.asset_check_keys, memory)
         try:
-            said = f"told {tell(memory, alert_hook)} messages"
+            said = f"messages told: {tell(memory, alert_hook)}"
         except AlertRefused as error:
             waiting = sum(problem.told is problem.over for problem in memory.problems.values())
-            said = f"{error}; {waiting} alerts wait for the next tick"
+            said = f"{error}; alerts that wait for the next tick: {waiting}"
             context.log.warning(said)
         context.update_cursor(memory.model_dump_json(exclude_defaults=True))
         return SkipReason(said)
@@ -89,9 +92,9 @@ def alerting_sensor(interval_s: int = 30) -> SensorDefinition:
     return alerts
 
 
-def look(instance: DagsterInstance, memory: Memory) -> None:
+def look(instance: DagsterInstance, checks: Iterable[AssetCheckKey], memory: Memory) -> None:
     """Take in what has happened since the last look."""
-    for key, problem in chain(_failed_runs(instance, memory), _failed_checks(instance, memory)):
+    for key, problem in chain(_failed_runs(instance, memory), _failed_checks(instance, checks, memory)):
         memory.problems.setdefault(key, problem).over = False
     for problem in memory.problems.values():
         if problem.job in TRIED_AGAIN:
@@ -145,7 +148,7 @@ def _failed_runs(instance: DagsterInstance, memory: Memory) -> Iterator[tuple[st
     failures = RunStatusChangeRecordsFilter(
         DagsterEventType.RUN_FAILURE, after_storage_id=memory.failures_through
     )
-    for record in instance.fetch_run_status_changes(failures, EVENTS_PER_TICK, ascending=True).records:
+    for record in instance.fetch_run_status_changes(failures, FAILURES_PER_TICK, ascending=True).records:
         memory.failures_through = record.storage_id
         run = instance.get_run_by_id(record.event_log_entry.run_id)
         if run and (headline := _final(instance, run)):
@@ -178,32 +181,35 @@ def _finished(instance: DagsterInstance, job: str, batch: str) -> list[DagsterRu
     return [run.status for run in runs]
 
 
-def _failed_checks(instance: DagsterInstance, memory: Memory) -> Iterator[tuple[str, Problem]]:
-    """Checks that failed since the last look, each with its key; those that pass again are over."""
-    log, kind = instance.event_log_storage, DagsterEventType.ASSET_CHECK_EVALUATION
-    if memory.checks_through is None:  # what was checked before anyone wanted to hear of it is history
-        newest = log.get_event_records(EventRecordsFilter(kind), limit=1)
-        memory.checks_through = newest[0].storage_id - 1 if newest else 0
-    since = EventRecordsFilter(kind, after_cursor=memory.checks_through)
-    for record in log.get_event_records(since, EVENTS_PER_TICK, ascending=True):
-        memory.checks_through = record.storage_id
-        event = record.event_log_entry.dagster_event
-        assert event is not None
-        found = event.asset_check_evaluation_data
-        check = f"{found.check_name} of {found.asset_key.to_user_string()}"
-        key = f"check {check} {found.partition or ''}"
-        if not found.passed:
-            yield key, _failed_check(check, found, record.run_id)
-        elif key in memory.problems:
-            memory.problems[key].over = True
+def _failed_checks(
+    instance: DagsterInstance, checks: Iterable[AssetCheckKey], memory: Memory
+) -> Iterator[tuple[str, Problem]]:
+    """Checks that fail as they were made last, each with its key; those that pass by now are over."""
+    for check in checks:
+        seen = set[str]()
+        # The newest of each batch; between two ticks fewer than these are made.
+        for record in instance.event_log_storage.get_asset_check_execution_history(
+            check, limit=CHECKS_PER_TICK, status=MADE
+        ):
+            event = record.event.dagster_event if record.event else None
+            if event is None or (batch := record.partition or "") in seen:
+                continue
+            seen.add(batch)
+            found = event.asset_check_evaluation_data
+            key = f"check {check.to_user_string()} {batch}"
+            if not found.passed:
+                yield key, _failed_check(check, found, batch, record.run_id)
+            elif key in memory.problems:
+                memory.problems[key].over = True
 
 
-def _failed_check(check: str, found: AssetCheckEvaluation, run_id: str) -> Problem:
+def _failed_check(check: AssetCheckKey, found: AssetCheckEvaluation, batch: str, run_id: str) -> Problem:
+    name = f"{check.name} of {check.asset_key.to_user_string()}"
     offending = found.metadata.get("offending")
     return Problem(
-        headline=f"check {check} failed ({found.severity.value})",
+        headline=f"check {name} failed ({found.severity.value})",
         sentence=found.description or f"{offending.value if offending else 'something'} offending",
-        check=check,
-        batch=found.partition or "",
+        check=name,
+        batch=batch,
         run_id=run_id,
     )

@@ -94,12 +94,13 @@ def lateness_sensor(check: AssetCheckKey, within_s: Seconds, interval_s: int = 3
         default_status=DefaultSensorStatus.RUNNING,
         description="Keeps the check words_on_time true between loads: words become late by waiting.",
     )
-    def late_words(context: SensorEvaluationContext, store: Store) -> SensorResult | SkipReason:
+    def late_words(context: SensorEvaluationContext, store: Store) -> SensorResult:
         since = waiting_since(context.instance, store, check.asset_key)
         found = evaluation(check, since, within_s)
-        if found.passed is last_said(context.instance, check):
-            return SkipReason(found.description)
-        return SensorResult(asset_events=[found])
+        changed = found.passed is not last_said(context.instance, check)
+        return SensorResult(
+            skip_reason=SkipReason(found.description), asset_events=[found] if changed else []
+        )
 
     return late_words
 
