@@ -1,6 +1,13 @@
 """What Dagster loads: the assets, the jobs, the sensors and the one table of resources."""
 
-from dagster import MAX_RUNTIME_SECONDS_TAG, Definitions, EnvVar, define_asset_job, in_process_executor
+from dagster import (
+    MAX_RUNTIME_SECONDS_TAG,
+    AssetKey,
+    Definitions,
+    EnvVar,
+    define_asset_job,
+    in_process_executor,
+)
 
 from asr_assets.extracted_audio import extracted_audio
 from asr_assets.launchers import hold_with_parent
@@ -33,6 +40,7 @@ from sensors.events import event_sensor
 from sensors.following import Following, following_sensor
 from sensors.lateness import lateness_sensor
 from sensors.listing import listing_sensor
+from sensors.metering import metering_sensor
 from sensors.offering import offering_sensor
 from sensors.retrying import retry_sensor
 from speech.errors import AsrError
@@ -131,6 +139,7 @@ def build(settings: Settings) -> Definitions:
     wanted = [
         *([mirror(settings)] if settings.postgres_url else []),
         *([alerting()] if settings.alert_url else []),
+        *([metering([extracted_audio.key, *transcripts_keys])] if settings.otlp_endpoint else []),
     ]
     return Definitions.merge(main, *wanted)
 
@@ -173,6 +182,11 @@ def alerting() -> Definitions:
         # Whoever knows the URL may write there: read when it is used, and shown as the name of a variable.
         resources={"alert_hook": AlertHook(url=EnvVar("ASR_ALERT_URL"))},
     )
+
+
+def metering(published: list[AssetKey]) -> Definitions:
+    """What is there only where a collector of metrics is set."""
+    return Definitions(sensors=[metering_sensor(WORD_TIMINGS, published)])
 
 
 hold_with_parent()

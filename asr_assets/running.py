@@ -4,6 +4,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from asr_assets.model_comparison import MODEL_COMPARISON, champion_and_others
 from asr_assets.promoting import Evidence, who
 from asr_assets.raw_videos import raw_videos
 from asr_assets.transcripts import transcripts_key
+from asr_assets.word_timings import WORD_TIMINGS
 from resources import champions, layout, snapshot
 from resources.champions import Champion
 from resources.comparisons import Pair
@@ -29,6 +31,7 @@ from resources.published import read_head
 from resources.retries import all_pending
 from resources.routing import Routing
 from resources.settings import HOME, Settings
+from resources.telemetry import push
 from sensors.batches import (
     BATCHES,
     COMPARE_MODELS,
@@ -39,6 +42,7 @@ from sensors.batches import (
     at_work,
     is_materializing,
 )
+from sensors.metering import collect
 from sensors.reconciling import reconcile
 from sensors.sentences import of_ours, text_of
 from speech.errors import AsrError
@@ -158,6 +162,12 @@ class Runner:
         """One run of copy_words, where a PostgreSQL database is set."""
         if self.settings.postgres_url:
             self._execute(COPY_WORDS, None, None, {})
+
+    def meter(self) -> None:
+        """Send metrics, where a collector is set. Raises AsrError when it does not take them."""
+        if self.settings.otlp_endpoint:
+            published = [extracted_audio.key, *(transcripts_key(model.name) for model in self.models.enabled)]
+            push(list(collect(self.instance, self.store, WORD_TIMINGS, published, datetime.now(UTC))))
 
     def compare(self, *pairs: Pair) -> None:
         """One run of compare_models: these pairs, or the champion and each of the others there are."""

@@ -185,14 +185,20 @@ def _failed_checks(
     instance: DagsterInstance, checks: Iterable[AssetCheckKey], memory: Memory
 ) -> Iterator[tuple[str, Problem]]:
     """Checks that fail as they were made last, each with its key; those that pass by now are over."""
-    for check in checks:
+    log = instance.event_log_storage
+    # Between two ticks fewer than these are made of one check.
+    made = {
+        check: log.get_asset_check_execution_history(check, CHECKS_PER_TICK, status=MADE) for check in checks
+    }
+    run_ids = list({record.run_id for records in made.values() for record in records if record.run_id})
+    runs = instance.get_runs(RunsFilter(run_ids=run_ids)) if run_ids else []
+    batches = {run.run_id: run.tags.get(PARTITION_TAG, "") for run in runs}
+    for check, records in made.items():
         seen = set[str]()
-        # The newest of each batch; between two ticks fewer than these are made.
-        for record in instance.event_log_storage.get_asset_check_execution_history(
-            check, limit=CHECKS_PER_TICK, status=MADE
-        ):
+        for record in records:  # the newest first
             event = record.event.dagster_event if record.event else None
-            if event is None or (batch := record.partition or "") in seen:
+            batch = batches.get(record.run_id, "")
+            if event is None or batch in seen:
                 continue
             seen.add(batch)
             found = event.asset_check_evaluation_data

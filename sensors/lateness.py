@@ -26,7 +26,7 @@ from resources.figures import Figures
 from resources.numbered_log import NumberedLog
 from resources.observations import IngestEntry
 from resources.store import Store
-from sensors.following import INGESTED_THROUGH
+from sensors.following import INGESTED_THROUGH, mark
 from speech.types import Seconds
 
 FIGURES = "figures"
@@ -45,10 +45,8 @@ def figures_of(load: EventLogEntry | None) -> Figures:
 
 def not_loaded_since(load: EventLogEntry | None, store: Store) -> datetime | None:
     """When the first entry of the ingest log was written that the newest load does not have."""
-    taken = load.asset_materialization if load else None
-    mark = taken.metadata.get(INGESTED_THROUGH) if taken else None
     log = NumberedLog(store, layout.INGEST, IngestEntry)
-    entry = log.entry(int(str(mark.value)) + 1 if mark else 1)
+    entry = log.entry(mark(load, INGESTED_THROUGH) + 1)
     return entry.observed_at if entry else None
 
 

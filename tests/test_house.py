@@ -16,6 +16,7 @@ HEAVY = (
     "kubernetes",
     "dagster_k8s",
     "pocketsphinx",
+    "opentelemetry",
 )
 
 

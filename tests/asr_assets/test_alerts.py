@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.asr_assets.daemon import Dev, wait_for
+from tests.asr_assets.test_metrics import received
 from tests.conftest import FAST_MODEL, Platform
 from tests.listener import Listener, listening
 
@@ -29,7 +30,13 @@ def hook() -> Iterator[Listener]:
 
 
 @pytest.fixture
-def platform(tmp_path: Path, hook: Listener) -> Platform:
+def collector() -> Iterator[Listener]:
+    with listening() as collector:
+        yield collector
+
+
+@pytest.fixture
+def platform(tmp_path: Path, hook: Listener, collector: Listener) -> Platform:
     models = tmp_path / "models.toml"
     models.write_text(FAST_MODEL)
     return Platform(
@@ -38,6 +45,7 @@ def platform(tmp_path: Path, hook: Listener) -> Platform:
             "ASR_MODELS": str(models),
             "ASR_ALERT_URL": f"{hook.url}/T0/very-secret",
             "ASR_WORDS_WITHIN_S": "1",
+            "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
         },
     )
 
@@ -51,7 +59,7 @@ def told(hook: Listener) -> dict[tuple[str, str], Any]:
 
 
 def test_a_batch_that_fails_for_good_is_told_once_and_that_it_is_over(
-    platform: Platform, hook: Listener
+    platform: Platform, hook: Listener, collector: Listener
 ) -> None:
     platform.add("weather.mp4")
     audio = platform.root / "data" / "audio"
@@ -75,6 +83,11 @@ def test_a_batch_that_fails_for_good_is_told_once_and_that_it_is_over(
         platform.must("run")
         wait_for(lambda: {("over", "process_batch"), ("over", late)} <= set(told(hook)), 120)
         assert len(told(hook)) == 4
+
+        # Not mounted, say: nobody answers, and that is a figure, too.
+        wait_for(lambda: received(collector).get("asr.source.refusals") == {("new_videos",): 0}, 90)
+        platform.videos.rename(platform.root / "elsewhere")
+        wait_for(lambda: received(collector)["asr.source.refusals"]["new_videos",] >= 1, 120)
     finally:
         dev.end(signal.SIGTERM)
     assert hook.asked == 3 + 4

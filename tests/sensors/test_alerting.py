@@ -8,16 +8,22 @@ import pytest
 from dagster import (
     AssetCheckEvaluation,
     AssetCheckKey,
+    AssetCheckResult,
+    AssetCheckSpec,
+    AssetExecutionContext,
     AssetKey,
     DagsterInstance,
     Definitions,
+    MaterializeResult,
+    asset,
     build_sensor_context,
     job,
+    materialize,
 )
 
 from resources.alerts import AlertHook, AlertRefused
 from sensors.alerting import NAMED, Memory, Problem, alerting_sensor, look, message, tell
-from sensors.batches import PROCESS_BATCH
+from sensors.batches import BATCHES, PROCESS_BATCH
 from tests.listener import Listener, listening
 
 SECRET = "/T0/very-secret"
@@ -127,6 +133,27 @@ def test_a_check_that_fails_is_told_until_it_passes(instance: DagsterInstance) -
         check(instance, passed=False)
         check(instance, passed=True)
         assert after(memory, instance, hook) == []
+
+
+def test_another_batch_that_passes_a_check_does_not_make_up_for_the_first(instance: DagsterInstance) -> None:
+    of_batch = AssetCheckSpec(CHECK.name, asset=CHECK.asset_key)
+
+    @asset(name="word_timings", partitions_def=BATCHES, check_specs=[of_batch])
+    def words(context: AssetExecutionContext) -> MaterializeResult:  # type: ignore[type-arg]
+        passed = context.partition_key != bad
+        return MaterializeResult(check_results=[AssetCheckResult(check_name=CHECK.name, passed=passed)])
+
+    memory, bad = Memory(), "00000001"
+    instance.add_dynamic_partitions("batch", ["00000001", "00000002"])
+    with listening() as hook:
+        for batch in ("00000001", "00000002"):
+            materialize([words], instance=instance, partition_key=batch)
+        assert after(memory, instance, hook) == [
+            f"check {NAMED_CHECK} failed (ERROR) (batch 00000001): something offending"
+        ]
+        bad = ""
+        materialize([words], instance=instance, partition_key="00000001")
+        assert after(memory, instance, hook)[0].startswith("over: ")
 
 
 @pytest.mark.parametrize("manners", [[500] * 3, [404] * 3, [302] * 3])
