@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dagster import AssetMaterialization, DagsterInstance
 
 from tests.asr_assets.daemon import Dev, wait_for
 from tests.asr_assets.test_metrics import received
@@ -21,6 +22,11 @@ CHECKS = """
       evaluation { success severity description } } } } } } }
 """
 FRESHNESS = "{ assetNodes { assetKey { path } freshnessStatusInfo { freshnessStatus } } }"
+
+
+FRESHNESS = """
+{ assetNodes(assetKeys: [{path: ["reconciliation"]}]) { freshnessStatusInfo { freshnessStatus } } }
+"""
 
 
 @pytest.fixture
@@ -67,6 +73,8 @@ def test_a_batch_that_fails_for_good_is_told_once_and_that_it_is_over(
     audio.write_text("a file where the store wants a folder")
     for _ in range(3):
         assert platform.asr("run").returncode == 1
+    with DagsterInstance.from_config(str(platform.root / "data" / "dagster")) as instance:
+        instance.report_runless_asset_event(AssetMaterialization("reconciliation"))
     late = "words_on_time of word_timings"
     dev = Dev(platform)
     try:
@@ -84,6 +92,8 @@ def test_a_batch_that_fails_for_good_is_told_once_and_that_it_is_over(
         wait_for(lambda: {("over", "process_batch"), ("over", late)} <= set(told(hook)), 120)
         assert len(told(hook)) == 4
 
+        (node,) = dev.ask(FRESHNESS)["assetNodes"]
+        assert node["freshnessStatusInfo"]["freshnessStatus"] == "HEALTHY"
         # Not mounted, say: nobody answers, and that is a figure, too.
         wait_for(lambda: received(collector).get("asr.source.refusals") == {("new_videos",): 0}, 90)
         platform.videos.rename(platform.root / "elsewhere")
