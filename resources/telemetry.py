@@ -6,7 +6,6 @@ an hour, and RTFx, are rates that whoever reads them takes over as long as they 
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
@@ -63,16 +62,14 @@ def push(readings: Sequence[Reading]) -> None:
         ) from error
 
 
-@dataclass
 class _Telemetry:
-    readings: Sequence[Reading] = field(default_factory=tuple)
-
-    def __post_init__(self) -> None:
+    def __init__(self) -> None:
         from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
         from opentelemetry.sdk.metrics import MeterProvider
         from opentelemetry.sdk.metrics.export import InMemoryMetricReader
         from opentelemetry.sdk.resources import Resource
 
+        self.readings: Sequence[Reading] = ()
         name = os.environ.get("OTEL_SERVICE_NAME", "asr-platform")
         self._exporter, self._reader = OTLPMetricExporter(), InMemoryMetricReader()
         provider = MeterProvider(

@@ -5,8 +5,8 @@ with the hook's first error. This one remembers what is wrong and whom it has to
 """
 
 import time
-from collections.abc import Iterable, Iterator
-from itertools import chain, takewhile
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 from dagster import (
@@ -17,6 +17,7 @@ from dagster import (
     DagsterRun,
     DagsterRunStatus,
     DefaultSensorStatus,
+    EventLogRecord,
     RunsFilter,
     RunStatusChangeRecordsFilter,
     SensorDefinition,
@@ -39,7 +40,7 @@ failure."""
 
 FINISHED = [DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED]
 MADE = {AssetCheckExecutionRecordStatus.SUCCEEDED, AssetCheckExecutionRecordStatus.FAILED}
-FAILURES_PER_TICK = 200
+RUNS_PER_TICK = 200
 CHECKS_PER_TICK = 50
 NAMED = 20
 """Batches that one message names."""
@@ -61,9 +62,10 @@ class Problem(BaseModel):
 
 
 class Memory(BaseModel):
-    """The sensor's cursor: up to which failed run the event log has been read, and what is wrong."""
+    """The sensor's cursor: up to which end of a run the event log has been read, and what is wrong."""
 
     failures_through: int = 0
+    successes_through: int | None = None
     problems: dict[str, Problem] = Field(default_factory=dict)
 
 
@@ -94,12 +96,11 @@ def alerting_sensor(interval_s: int = 30) -> SensorDefinition:
 
 def look(instance: DagsterInstance, checks: Iterable[AssetCheckKey], memory: Memory) -> None:
     """Take in what has happened since the last look."""
+    over = {_key(run) for run in _ended_well(instance, memory)}
+    for key in over & memory.problems.keys():
+        memory.problems[key].over = True
     for key, problem in chain(_failed_runs(instance, memory), _failed_checks(instance, checks, memory)):
         memory.problems.setdefault(key, problem).over = False
-    for problem in memory.problems.values():
-        if problem.job in TRIED_AGAIN:
-            newest = _finished(instance, problem.job, problem.batch)[:1]
-            problem.over = newest == [DagsterRunStatus.SUCCESS]
     # What nobody has heard of need not be taken back.
     memory.problems = {key: p for key, p in memory.problems.items() if p.told or not p.over}
 
@@ -143,42 +144,60 @@ def message(alike: list[Problem]) -> dict[str, Any]:
     }
 
 
+def _ended_well(instance: DagsterInstance, memory: Memory) -> list[DagsterRun]:
+    """Runs that succeeded since the last look."""
+    if memory.successes_through is None:  # whoever succeeded before has not failed for good by now
+        newest = instance.fetch_run_status_changes(DagsterEventType.RUN_SUCCESS, 1).records
+        memory.successes_through = newest[0].storage_id if newest else 0
+    since = RunStatusChangeRecordsFilter(
+        DagsterEventType.RUN_SUCCESS, after_storage_id=memory.successes_through
+    )
+    records = instance.fetch_run_status_changes(since, RUNS_PER_TICK, ascending=True).records
+    memory.successes_through = records[-1].storage_id if records else memory.successes_through
+    return _runs(instance, records)
+
+
 def _failed_runs(instance: DagsterInstance, memory: Memory) -> Iterator[tuple[str, Problem]]:
     """Runs that failed since the last look and that nothing starts again, each with its key."""
-    failures = RunStatusChangeRecordsFilter(
+    since = RunStatusChangeRecordsFilter(
         DagsterEventType.RUN_FAILURE, after_storage_id=memory.failures_through
     )
-    for record in instance.fetch_run_status_changes(failures, FAILURES_PER_TICK, ascending=True).records:
-        memory.failures_through = record.storage_id
-        run = instance.get_run_by_id(record.event_log_entry.run_id)
-        if run and (headline := _final(instance, run)):
-            batch = run.tags.get(PARTITION_TAG, "")
-            own = f"{run.job_name} {batch}" if run.job_name in TRIED_AGAIN else run.run_id
+    records = instance.fetch_run_status_changes(since, RUNS_PER_TICK, ascending=True).records
+    memory.failures_through = records[-1].storage_id if records else memory.failures_through
+    for run in _runs(instance, records):
+        if headline := _final(instance, run):
             yield (
-                own,
+                _key(run),
                 Problem(
                     headline=headline,
                     sentence=why_it_failed(instance, run.run_id),
                     job=run.job_name,
-                    batch=batch,
+                    batch=run.tags.get(PARTITION_TAG, ""),
                     run_id=run.run_id,
                 ),
             )
 
 
+def _runs(instance: DagsterInstance, records: Sequence[EventLogRecord]) -> list[DagsterRun]:
+    run_ids = [record.run_id for record in records]
+    return list(instance.get_runs(RunsFilter(run_ids=run_ids))) if run_ids else []
+
+
+def _key(run: DagsterRun) -> str:
+    """By what a run's problem is known: what is tried again is one however many runs it takes."""
+    return f"{run.job_name} {run.tags.get(PARTITION_TAG, '')}" if run.job_name in TRIED_AGAIN else run.run_id
+
+
 def _final(instance: DagsterInstance, run: DagsterRun) -> str | None:
     if run.job_name not in TRIED_AGAIN:
         return f"{run.job_name} failed"
-    ends = _finished(instance, run.job_name, run.tags.get(PARTITION_TAG, ""))
-    failures = list(takewhile(lambda end: end is DagsterRunStatus.FAILURE, ends))
-    return f"{run.job_name} failed {TRIES} times in a row" if len(failures) >= TRIES else None
-
-
-def _finished(instance: DagsterInstance, job: str, batch: str) -> list[DagsterRunStatus]:
-    """How the newest runs of a job ended, the newest first."""
-    tags = {PARTITION_TAG: batch} if batch else None
-    runs = instance.get_runs(RunsFilter(job_name=job, tags=tags, statuses=FINISHED), limit=TRIES)
-    return [run.status for run in runs]
+    batch = run.tags.get(PARTITION_TAG)
+    same = RunsFilter(
+        job_name=run.job_name, tags={PARTITION_TAG: batch} if batch else None, statuses=FINISHED
+    )
+    ends = [newest.status for newest in instance.get_runs(same, limit=TRIES)]
+    failed_each_time = ends == [DagsterRunStatus.FAILURE] * TRIES
+    return f"{run.job_name} failed {TRIES} times in a row" if failed_each_time else None
 
 
 def _failed_checks(
