@@ -1,5 +1,6 @@
 """Metrics arrive at a real OTLP receiver, from asr run and from the sensor."""
 
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -107,3 +108,12 @@ def test_the_sensor_sends_and_says_so(store: Store, monkeypatch: pytest.MonkeyPa
             assert sensor.evaluate_tick(context).skip_message == "sent 3 values"
         assert set(received(listener)) == {"asr.queue.videos", "asr.queue.oldest", "asr.loader.lag"}
     _telemetry.cache_clear()
+
+
+def test_without_the_extra_it_is_said_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    from resources.telemetry import MetricsRefused, _telemetry, push
+
+    monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.metric_exporter", None)
+    _telemetry.cache_clear()
+    with pytest.raises(MetricsRefused, match="install the extra metrics"):
+        push([])
