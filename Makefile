@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help install demo dev dev-s3 test lint check-types unit test-long test-faults bench-ingestion bench-engine bench-comparison bench-warehouse bench-gpu bench-workers judge screenshots audit sbom lock clean
+.PHONY: help install demo dev dev-s3 test lint check-types unit test-long test-faults bench-ingestion bench-engine bench-comparison bench-warehouse bench-gpu bench-workers bench-scale judge screenshots audit sbom lock clean
 
 help:  ## What can be made
 	@grep -E '^[a-z0-9-]+:.*##' Makefile | sed -E 's/:.*##/\t/'
@@ -57,6 +57,9 @@ bench-gpu: .venv/installed-dev  ## large-v3-turbo's shape on a GPU, end to end; 
 
 bench-workers: .venv/installed-dev  ## One model with many workers, many models, or batches?
 	$(BIN)/python -m benchmarks.workers
+
+bench-scale: .venv/installed-dev  ## What a core, a batch and a video cost: docs/scale.md is computed from it
+	$(BIN)/python -m benchmarks.scale
 
 judge: .venv/installed-dev  ## Judge micro_whisper by speech that it was not trained on (installs flite)
 	ldconfig -p | grep -q libflite_cmu_us_slt || (apt-get update -qq && apt-get install -y -qq flite)

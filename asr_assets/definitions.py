@@ -1,6 +1,13 @@
 """What Dagster loads: the assets, the jobs, the sensors and the one table of resources."""
 
-from dagster import MAX_RUNTIME_SECONDS_TAG, Definitions, EnvVar, define_asset_job, in_process_executor
+from dagster import (
+    MAX_RUNTIME_SECONDS_TAG,
+    AssetKey,
+    Definitions,
+    EnvVar,
+    define_asset_job,
+    in_process_executor,
+)
 
 from asr_assets.extracted_audio import extracted_audio
 from asr_assets.launchers import hold_with_parent
@@ -11,6 +18,8 @@ from asr_assets.raw_videos import raw_videos
 from asr_assets.reconciliation import reconcile_hourly, reconciliation_asset
 from asr_assets.transcripts import transcripts_asset, transcripts_key
 from asr_assets.word_timings import WORD_TIMINGS, word_timings_asset
+from asr_assets.words_on_time import WORDS_ON_TIME, words_on_time_check
+from resources.alerts import AlertHook
 from resources.event_queue import EventQueue
 from resources.models import SpeechModels
 from resources.pods import Pod
@@ -19,6 +28,7 @@ from resources.settings import Settings
 from resources.source import Source
 from resources.store import Store
 from resources.warehouse import Warehouse
+from sensors.alerting import alerting_sensor
 from sensors.batches import (
     COMPARE_MODELS,
     COPY_WORDS,
@@ -30,7 +40,9 @@ from sensors.batches import (
 )
 from sensors.events import event_sensor
 from sensors.following import Following, following_sensor
+from sensors.lateness import lateness_sensor
 from sensors.listing import listing_sensor
+from sensors.metering import metering_sensor
 from sensors.offering import offering_sensor
 from sensors.retrying import retry_sensor
 from speech.errors import AsrError
@@ -75,6 +87,7 @@ def build(settings: Settings) -> Definitions:
             word_timings_asset(enabled, models.get(models.first_champion), loader),
             model_comparison_asset(loader),
         ],
+        asset_checks=[words_on_time_check(settings.words_within_s)],
         jobs=[
             define_asset_job(
                 PROCESS_BATCH,
@@ -102,6 +115,7 @@ def build(settings: Settings) -> Definitions:
             *(event_sensor(queue, limits, interval_s=15) for queue in queues),
             offering_sensor(steps, interval_s=10),
             retry_sensor(steps),
+            lateness_sensor(WORDS_ON_TIME, settings.words_within_s),
             following_sensor(
                 "published_words",
                 Following(
@@ -129,7 +143,12 @@ def build(settings: Settings) -> Definitions:
         # A process per step costs 7 s more a batch, and a pod more than that: worth it for other machines.
         executor=pod_executor(settings) if pods else in_process_executor,
     )
-    return Definitions.merge(main, mirror(settings)) if settings.postgres_url else main
+    wanted = [
+        *([mirror(settings)] if settings.postgres_url else []),
+        *([alerting()] if settings.alert_url else []),
+        *([metering([extracted_audio.key, *transcripts_keys])] if settings.otlp_endpoint else []),
+    ]
+    return Definitions.merge(main, *wanted)
 
 
 def watched(settings: Settings) -> dict[str, str]:
@@ -161,6 +180,20 @@ def mirror(settings: Settings) -> Definitions:
         # It may hold a password: read when it is used, and shown as the name of a variable.
         resources={"postgres": PostgresMirror(url=EnvVar("ASR_POSTGRES_URL"))},
     )
+
+
+def alerting() -> Definitions:
+    """What is there only where a hook is set."""
+    return Definitions(
+        sensors=[alerting_sensor()],
+        # Whoever knows the URL may write there: read when it is used, and shown as the name of a variable.
+        resources={"alert_hook": AlertHook(url=EnvVar("ASR_ALERT_URL"))},
+    )
+
+
+def metering(published: list[AssetKey]) -> Definitions:
+    """What is there only where a collector of metrics is set."""
+    return Definitions(sensors=[metering_sensor(WORD_TIMINGS, published)])
 
 
 hold_with_parent()

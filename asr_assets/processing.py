@@ -45,6 +45,10 @@ def process_everything(settings: Settings, workers: int, again: bool = False) ->
             runner.copy()
         except AsrError as error:
             failures.append(error)
+        try:
+            runner.meter()
+        except AsrError as error:
+            complain(error)  # the words are there
     for failure in failures[1:]:
         complain(failure)
     if failures:

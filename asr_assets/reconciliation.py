@@ -1,11 +1,13 @@
 """reconciliation: the source and the ingest log compared, whatever listings and events have missed."""
 
 from dataclasses import asdict
+from datetime import timedelta
 
 from dagster import (
     AssetExecutionContext,
     AssetsDefinition,
     DefaultScheduleStatus,
+    FreshnessPolicy,
     MaterializeResult,
     RunRequest,
     ScheduleEvaluationContext,
@@ -32,6 +34,10 @@ def reconciliation_asset(limits: BatchLimits, steps: Steps) -> AssetsDefinition:
     @asset(
         group_name="ingestion",
         kinds={"s3"},
+        # The one asset that is due whether or not videos come. A large bucket may take hours.
+        freshness_policy=FreshnessPolicy.time_window(
+            warn_window=timedelta(hours=6), fail_window=timedelta(hours=24)
+        ),
         description=(
             "A look through the whole source, however long it takes: records the videos that nobody has "
             "noticed, and those that are gone. Here the ingest log's checkpoints are written, too, and old "

@@ -4,6 +4,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from asr_assets.model_comparison import MODEL_COMPARISON, champion_and_others
 from asr_assets.promoting import Evidence, who
 from asr_assets.raw_videos import raw_videos
 from asr_assets.transcripts import transcripts_key
+from asr_assets.word_timings import WORD_TIMINGS
 from resources import champions, layout, snapshot
 from resources.champions import Champion
 from resources.comparisons import Pair
@@ -29,6 +31,7 @@ from resources.published import read_head
 from resources.retries import all_pending
 from resources.routing import Routing
 from resources.settings import HOME, Settings
+from resources.telemetry import push
 from sensors.batches import (
     BATCHES,
     COMPARE_MODELS,
@@ -39,7 +42,9 @@ from sensors.batches import (
     at_work,
     is_materializing,
 )
+from sensors.metering import collect
 from sensors.reconciling import reconcile
+from sensors.sentences import of_ours, text_of
 from speech.errors import AsrError
 from speech.models import ModelVersion
 
@@ -158,6 +163,12 @@ class Runner:
         if self.settings.postgres_url:
             self._execute(COPY_WORDS, None, None, {})
 
+    def meter(self) -> None:
+        """Send metrics, where a collector is set. Raises AsrError when it does not take them."""
+        if self.settings.otlp_endpoint:
+            published = [extracted_audio.key, *(transcripts_key(model.name) for model in self.models.enabled)]
+            push(list(collect(self.instance, self.store, WORD_TIMINGS, published, datetime.now(UTC))))
+
     def compare(self, *pairs: Pair) -> None:
         """One run of compare_models: these pairs, or the champion and each of the others there are."""
         if not (pairs or champion_and_others(self.routing)):
@@ -241,14 +252,8 @@ def _interrupted(error: SerializableErrorInfo | None) -> bool:
 
 def _sentence(error: SerializableErrorInfo | None) -> str:
     """Our own message where there is one in the chain of causes, else the innermost."""
-    ours = {kind.__name__ for kind in _kinds_of(AsrError)}
-    while error and error.cause and error.cls_name not in ours:
+    if ours := of_ours(error):
+        return ours
+    while error and error.cause:
         error = error.cause
-    if error is None:
-        return "no error was recorded"
-    # Dagster stores "module.Class: message".
-    return error.message.strip().split(": ", 1)[-1]
-
-
-def _kinds_of(kind: type[AsrError]) -> set[type[AsrError]]:
-    return {kind}.union(*(_kinds_of(child) for child in kind.__subclasses__()))
+    return text_of(error) if error else "no error was recorded"

@@ -8,6 +8,7 @@ from dagster import AssetExecutionContext, AssetKey, AssetsDefinition, Materiali
 from asr_assets.checks import LOAD_CHECKS, check_load, specs
 from asr_assets.columns import WORD_COLUMNS, columns
 from asr_assets.extracted_audio import extracted_audio
+from asr_assets.measuring import measure
 from asr_assets.pictures import growth
 from asr_assets.progress import Progress
 from asr_assets.transcripts import transcripts_key
@@ -16,6 +17,7 @@ from resources.champions import crown_first
 from resources.store import Store
 from resources.warehouse import Warehouse
 from sensors.following import CROWNED_THROUGH, INGESTED_THROUGH, TAKEN_THROUGH, published_through
+from sensors.lateness import FIGURES
 from speech.models import ModelVersion
 
 WORD_TIMINGS = AssetKey("word_timings")
@@ -47,6 +49,7 @@ def word_timings_asset(
         crown_first(store, first_champion.name, first_champion.fingerprint)
         with warehouse.exclusive() as path:
             report = warehouse.load(store, Progress(context, "loading words").at)
+            figures = measure(path)
             fresh = snapshot.publish(store, path, report)
         return MaterializeResult(
             metadata={
@@ -56,6 +59,8 @@ def word_timings_asset(
                 "dagster/row_count": report.words,
                 "objects_loaded": report.objects,
                 "videos": report.videos,
+                "videos_waiting": figures.waiting,
+                FIGURES: figures.model_dump(mode="json"),
                 "snapshot_published": fresh,
                 **({"over_time": growth(report.growth)} if report.growth else {}),
             },

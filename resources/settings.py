@@ -74,6 +74,8 @@ class Settings(BaseSettings):
     models: LocalPath = Field(default_factory=_own_models)
     champion: str | None = None
     postgres_url: str = Field(default="", repr=False)  # it holds a password
+    alert_url: str = Field(default="", repr=False)  # whoever knows it may write there
+    otlp_endpoint: str = Field(default="", alias="OTEL_EXPORTER_OTLP_ENDPOINT")
     dagster_home: LocalPath = Field(
         default_factory=lambda found: _state(found) / "dagster", alias="DAGSTER_HOME"
     )
@@ -83,6 +85,7 @@ class Settings(BaseSettings):
     min_age_s: NonNegativeFloat = 5.0
     batch_videos: PositiveInt = 64
     batch_wait_s: NonNegativeFloat | None = None
+    words_within_s: PositiveInt = 3600
     max_run_s: NonNegativeInt = 24 * 3600
     executor: Literal["in_process", "kubernetes"] = "in_process"
     publish_every_s: NonNegativeFloat = Field(

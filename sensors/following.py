@@ -10,6 +10,7 @@ from dagster import (
     DagsterInstance,
     DagsterRunStatus,
     DefaultSensorStatus,
+    EventLogEntry,
     RunRequest,
     RunsFilter,
     SensorDefinition,
@@ -108,25 +109,28 @@ def state_of(instance: DagsterInstance, store: Store, following: Following) -> S
     """Read the state: a handful of queries, however many batches there are."""
     newest = published_through(instance, following.after)
     last_run = instance.get_latest_materialization_event(following.asset)
-    taken = last_run.asset_materialization if last_run else None
-    names = (TAKEN_THROUGH, INGESTED_THROUGH, CROWNED_THROUGH)
-    marks = {name: taken.metadata.get(name) if taken else None for name in names}
-    numbers = {name: int(cast("int", mark.value)) if mark else 0 for name, mark in marks.items()}
     failed = RunsFilter(
         job_name=following.job, statuses=[DagsterRunStatus.FAILURE], tags={NEWS_TAG: str(newest)}
     )
     next_entries = [
-        layout.numbered(layout.INGEST, numbers[INGESTED_THROUGH] + 1),
-        layout.numbered(layout.CHAMPIONS, numbers[CROWNED_THROUGH] + 1),
+        layout.numbered(layout.INGEST, mark(last_run, INGESTED_THROUGH) + 1),
+        layout.numbered(layout.CHAMPIONS, mark(last_run, CROWNED_THROUGH) + 1),
     ]
     return State(
         published_through=newest,
-        taken_through=numbers[TAKEN_THROUGH],
+        taken_through=mark(last_run, TAKEN_THROUGH),
         logged=following.log and any(store.head(entry) for entry in next_entries),
         last_at=last_run.timestamp if last_run else 0.0,
         in_flight=at_work(instance, following.job),
         failures=len(instance.get_runs(failed, limit=TRIES)),
     )
+
+
+def mark(load: EventLogEntry | None, name: str) -> int:
+    """A position that an asset that follows has reached, from its metadata; 0 before the first."""
+    taken = load.asset_materialization if load else None
+    found = taken.metadata.get(name) if taken else None
+    return int(cast("int", found.value)) if found else 0
 
 
 def published_through(instance: DagsterInstance, published: Sequence[AssetKey]) -> int:

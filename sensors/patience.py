@@ -3,13 +3,16 @@
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
-from dagster import SensorEvaluationContext, SkipReason
+from dagster import DagsterInstance, SensorEvaluationContext, SkipReason
+from dagster._core.definitions.run_request import InstigatorType
+from dagster._core.scheduler.instigation import SensorInstigatorData
 from pydantic import BaseModel, ValidationError
 
 from speech.errors import SourceUnavailable
 
 FIRST_WAIT = timedelta(seconds=15)
 LONGEST_WAIT = timedelta(minutes=10)
+PATIENT = ("new_videos", "bucket_events")
 
 
 class Refusal(BaseModel, frozen=True):
@@ -37,6 +40,17 @@ def patiently(
         return SkipReason(f"{error}; asked again {_at(refusal)}")
     context.update_cursor("")
     return SkipReason(said)
+
+
+def refusals(instance: DagsterInstance) -> dict[str, int]:
+    """How often in a row each of the patient sensors was not answered; 0 for one that was."""
+    states = instance.all_instigator_state(instigator_type=InstigatorType.SENSOR)
+    cursors = {
+        state.instigator_name: state.instigator_data.cursor
+        for state in states
+        if state.instigator_name in PATIENT and isinstance(state.instigator_data, SensorInstigatorData)
+    }
+    return {name: refusal.times if (refusal := _refusal(cursor)) else 0 for name, cursor in cursors.items()}
 
 
 def _refusal(cursor: str | None) -> Refusal | None:

@@ -16,6 +16,7 @@ HEAVY = (
     "kubernetes",
     "dagster_k8s",
     "pocketsphinx",
+    "opentelemetry",
 )
 
 
@@ -51,7 +52,7 @@ def test_what_the_ui_shows() -> None:
             "warehouse",
             ["duckdb"],
             None,
-            ["champion_as_crowned", "videos_known", "words_match_transcripts"],
+            ["champion_as_crowned", "videos_known", "words_match_transcripts", "words_on_time"],
             ["transcripts/micro_whisper", "transcripts/pocketsphinx"],
         ),
         "model_comparison": ("warehouse", ["duckdb"], None, [], ["word_timings"]),
@@ -68,8 +69,13 @@ def test_what_the_ui_shows() -> None:
         "videos_to_retry",
         "published_words",
         "loaded_words",
+        "late_words",
     }
     assert {schedule.name for schedule in repository.schedule_defs} == {"reconcile_hourly"}
+    # Batches come when videos come: only what is due by the clock may grow old.
+    assert [node.key.to_user_string() for node in graph.asset_nodes if node.freshness_policy] == [
+        "reconciliation"
+    ]
 
 
 @pytest.mark.parametrize(
