@@ -24,7 +24,9 @@ def process_everything(settings: Settings, workers: int, again: bool = False) ->
     failures: list[AsrError] = []
     with saying_when_interrupted(), Bars(err) as bars:
         with bars.busy("starting Dagster"):
-            runner = Runner(settings, workers or len(visible_gpus()) or cores())
+            # Elsewhere, the backend knows how many there is room for.
+            all_here = len(visible_gpus()) or cores() if settings.backend == "here" else 0
+            runner = Runner(settings, workers or all_here)
         with bars.busy(f"listing {settings.source_url}"):
             known = runner.ingest()
             ask = runner.to_try_again if again else runner.missing

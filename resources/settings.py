@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -83,6 +83,8 @@ class Settings(BaseSettings):
     min_age_s: NonNegativeFloat = 5.0
     batch_videos: PositiveInt = 64
     batch_wait_s: NonNegativeFloat | None = None
+    backend: Literal["here", "ray"] = "here"
+    ray_address: str = ""
     max_run_s: NonNegativeInt = 24 * 3600
     publish_every_s: NonNegativeFloat = Field(
         default_factory=lambda found: 20.0 if local_path(found["source_url"]) else 60.0
