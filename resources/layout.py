@@ -125,6 +125,11 @@ def unfinished_windows(model: str, batch: str, fingerprint: str, video_id: str) 
     return f"{unfinished(model, batch)}/{fingerprint}/windows/{video_id}"
 
 
+def asked(model: str, batch: str, fingerprint: str, request: str) -> str:
+    """A request that a service elsewhere is working on; gone once its batch is published."""
+    return f"{unfinished(model, batch)}/{fingerprint}/asked/{request}.json"
+
+
 def compared_pair(a: str, b: str) -> str:
     """The folder of all batches in which two model versions were compared."""
     return f"{COMPARISONS}/a={a}/b={b}"

@@ -35,8 +35,9 @@ class SpeechModels(ConfigurableResource[Any]):
         description="auto (all GPUs, else the CPU), cpu, cuda, mps, or a list: cuda:0, cuda:1, cpu",
     )
     batch_size: int = Field(default=16, ge=1, description="Windows heard at once by an engine that can")
-    backend: str = Field(default=HERE, description="Where it is done: here, or on a ray cluster")
+    backend: str = Field(default=HERE, description="Where it is done: here, ray, sagemaker")
     ray_address: str = Field(default="", description="The Ray cluster; empty: one on this machine")
+    sagemaker_endpoint: str = Field(default="asr", description="What the names of endpoints begin with")
 
     @classmethod
     def of(cls, settings: Settings) -> "SpeechModels":
@@ -46,6 +47,7 @@ class SpeechModels(ConfigurableResource[Any]):
             champion=settings.champion or "",
             backend=settings.backend,
             ray_address=settings.ray_address,
+            sagemaker_endpoint=settings.sagemaker_endpoint,
         )
         if models.champion and models.champion not in models.all:
             raise ModelError(f"ASR_CHAMPION is {models.champion!r}, but there are: {', '.join(models.all)}")
@@ -103,5 +105,6 @@ class SpeechModels(ConfigurableResource[Any]):
         hardware = Hardware(device=self.device, batch_size=self.batch_size)
         if self.backend == HERE:
             return Transcriber(model, workers=self.workers, hardware=hardware)
-        job = Job(model, store, batch, hardware, self.workers, at=self.ray_address)
+        at = {"ray": self.ray_address, "sagemaker": self.sagemaker_endpoint}.get(self.backend, "")
+        job = Job(model, store, batch, hardware, self.workers, at)
         return backends.load(self.backend, job)

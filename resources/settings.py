@@ -83,8 +83,9 @@ class Settings(BaseSettings):
     min_age_s: NonNegativeFloat = 5.0
     batch_videos: PositiveInt = 64
     batch_wait_s: NonNegativeFloat | None = None
-    backend: Literal["here", "ray"] = "here"
+    backend: Literal["here", "ray", "sagemaker"] = "here"
     ray_address: str = ""
+    sagemaker_endpoint: str = "asr"
     max_run_s: NonNegativeInt = 24 * 3600
     publish_every_s: NonNegativeFloat = Field(
         default_factory=lambda found: 20.0 if local_path(found["source_url"]) else 60.0

@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 HERE = "here"
 """No backend: this machine."""
 
-BACKENDS = {"ray": "resources.backends.ray"}
+BACKENDS = {"ray": "resources.backends.ray", "sagemaker": "resources.backends.sagemaker"}
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
     """One model version's work on a batch: what with, where its videos' audio is, how many work on it.
 
-    ``at`` says where the backend is: a cluster's address, what its endpoints are called.
+    ``at`` says where the backend is: a cluster's address, what the names of its endpoints begin with.
     """
 
     model: ModelVersion

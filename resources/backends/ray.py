@@ -5,14 +5,17 @@ less; one that dies or stalls is replaced, on another node if its own is gone; w
 another, the rest goes on without it. Words are put together and kept here, so that whatever happens to the
 cluster, what was heard is not heard again.
 
-Without an address a cluster is started on this machine, on loopback, and ended with the batch. Its actors
-get none of this process's environment but what :mod:`speech.environment` lets through (Ray's own processes,
-which load no model, inherit it); those of any other cluster have what its nodes have, and nothing is sent.
+Without an address a cluster is started on this machine, for whoever has a token that only it and this process
+know, and ended with the batch. Its actors get none of this process's environment but what
+:mod:`speech.environment` lets through, and that token (Ray's own processes, which load no model, inherit all
+of it); those of any other cluster have what its nodes have, and nothing is sent.
 """
 
 import logging
 import os
+import secrets
 import signal
+import socket
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
@@ -20,6 +23,7 @@ from contextlib import contextmanager
 from itertools import cycle, islice
 from threading import Lock
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from resources.backends import Job
 from speech.engines import Asked, Hardware
@@ -36,20 +40,23 @@ GROWING_S: Seconds = 1200.0
 """So long the first actor may wait for a node: the cluster may have to start one."""
 PLACING_S: Seconds = 30.0
 """So long each other actor may wait for room, and one that takes a dead one's place."""
+ANSWER_S: Seconds = 10.0
 OBJECTS_BYTES = 256 << 20  # windows on their way to actors: 30 s of sound are one megabyte
 
 
 @contextmanager
 def load(job: Job) -> Iterator[Transcriber]:
     """A :class:`~speech.pipeline.Transcriber` whose crew are actors, until the context ends."""
-    with _cluster(job):
-        with Transcriber(job.model, job.hardware, crew=Crew(_hire(job))) as transcriber:
-            yield transcriber
+    with _cluster(job), Transcriber(job.model, job.hardware, crew=Crew(_hire(job))) as transcriber:
+        yield transcriber
 
 
 @contextmanager
 def _cluster(job: Job) -> Iterator[None]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would tell its makers
+    if not job.at:  # its ports are open to the network: whoever has no token is refused
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     try:
         import ray
     except ModuleNotFoundError as error:
@@ -71,10 +78,10 @@ def _cluster(job: Job) -> Iterator[None]:
                 "include_dashboard": False,
                 "object_store_memory": OBJECTS_BYTES,
                 "runtime_env": {"env_vars": hidden},
-                "_node_ip_address": "127.0.0.1",
                 "_temp_dir": folder,
             }
         try:
+            _knock(job.at)
             with _as_before(signal.SIGTERM):
                 ray.init(logging_level=logging.ERROR, log_to_driver=False, **options)
         except (ConnectionError, OSError, RuntimeError, ValueError) as error:
@@ -84,6 +91,13 @@ def _cluster(job: Job) -> Iterator[None]:
             yield
         finally:
             ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Raises OSError where nobody answers; Ray would try for ten minutes."""
+    place = urlsplit(address if "://" in address else f"//{address}")
+    if place.hostname and place.port:  # and not "auto"
+        socket.create_connection((place.hostname, place.port), timeout=ANSWER_S).close()
 
 
 @contextmanager
