@@ -56,7 +56,7 @@ def main(
             client.upload_file(str(sample), BUCKET, f"videos/{sample.name}")
         names = [f"asr-{model.name.replace('_', '-')}" for model in models]
         sagemaker = StandIn(BUCKET, dict(zip(names, ports, strict=True)))
-        running.callback(sagemaker.shutdown)
+        running.callback(sagemaker.end)
         os.environ |= {
             "AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME": sagemaker.url,
             "ASR_BACKEND": "sagemaker",

@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -35,6 +35,7 @@ class StandIn(ThreadingHTTPServer):
     def __init__(self, bucket: str, endpoints: dict[str, int] | None = None) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.bucket, self.endpoints = bucket, endpoints or {}
+        self.s3 = boto3.client("s3")
         self.asked: list[str] = []
         self.refused, self.go = 0, threading.Event()
         self.go.set()
@@ -45,6 +46,13 @@ class StandIn(ThreadingHTTPServer):
     def url(self) -> str:
         """Where it is."""
         return f"http://127.0.0.1:{self.server_port}"
+
+    def end(self) -> None:
+        """Nobody answers any more."""
+        self.go.set()
+        self.shutdown()
+        self.server_close()
+        self.workers.shutdown()
 
     def invoke(self, endpoint: str, headers: Any) -> tuple[str, str]:
         """Queue a request of SageMaker's asynchronous inference; where what becomes of it will be."""
@@ -58,14 +66,13 @@ class StandIn(ThreadingHTTPServer):
 
     def _listen(self, port: int, source: str, told: str, output: str, failure: str) -> None:
         self.go.wait()
-        s3 = boto3.client("s3")
         bucket, _, key = source.removeprefix("s3://").partition("/")
-        body = s3.get_object(Bucket=bucket, Key=key)["Body"].read()
-        connection = HTTPConnection("127.0.0.1", port)
-        connection.request("POST", "/invocations", body, {"X-Amzn-SageMaker-Custom-Attributes": told})
-        answer = connection.getresponse()
-        said = answer.read()
-        s3.put_object(Bucket=self.bucket, Key=output if answer.status == 200 else failure, Body=said)
+        body = self.s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+        with closing(HTTPConnection("127.0.0.1", port)) as connection:
+            connection.request("POST", "/invocations", body, {"X-Amzn-SageMaker-Custom-Attributes": told})
+            answer = connection.getresponse()
+            said = answer.read()
+        self.s3.put_object(Bucket=self.bucket, Key=output if answer.status == 200 else failure, Body=said)
 
 
 class _Handler(BaseHTTPRequestHandler):

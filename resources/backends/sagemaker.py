@@ -1,10 +1,10 @@
 """Transcription by SageMaker's asynchronous inference: whole recordings, each a request of its own.
 
 Every model version has its endpoint, which runs this project's ``deploy/sagemaker/serve.py`` and may have no
-instance while there is nothing to do. It reads the FLAC in the store, and writes what was heard, or why nothing
-was, to S3. Each request under way is noted in the store, so that whoever is killed collects its answer the next
-time and does not pay for another; only one that was killed before its note was written is asked again, for the
-same answer in the same place. What has been collected and kept is deleted there.
+instance while there is nothing to do. It reads the FLAC in the store, and writes what was heard, or why
+nothing was, to S3. Each request under way is noted in the store, so that whoever is killed collects its
+answer the next time and pays for no other; only one that was killed before its note was written is asked
+again, for the same answer in the same place. What has been collected and kept is deleted there.
 """
 
 import hashlib
