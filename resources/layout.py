@@ -90,6 +90,16 @@ def extracted(batch: str) -> str:
     return f"{EXTRACTED}/batch={batch}.json"
 
 
+def conversions(batch: str) -> str:
+    """The folder of what MediaConvert is asked for, and makes; gone once the batch's audio is there."""
+    return f"conversions/{batch}"
+
+
+def conversion(batch: str, video_id: str) -> str:
+    """A job of MediaConvert's that is under way; its sound is written beside it, with another ending."""
+    return f"{conversions(batch)}/{video_id}.json"
+
+
 def transcripts_of(model: str) -> str:
     """The folder of all that a model version has published."""
     return f"{TRANSCRIPTS}/model={model}"

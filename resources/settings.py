@@ -86,6 +86,9 @@ class Settings(BaseSettings):
     backend: Literal["here", "ray", "sagemaker"] = "here"
     ray_address: str = ""
     sagemaker_endpoint: str = "asr"
+    extractor: Literal["here", "mediaconvert"] = "here"
+    mediaconvert_role: str = ""
+    mediaconvert_queue: str = ""
     max_run_s: NonNegativeInt = 24 * 3600
     publish_every_s: NonNegativeFloat = Field(
         default_factory=lambda found: 20.0 if local_path(found["source_url"]) else 60.0

@@ -74,7 +74,11 @@ class Endpoint:
         self._runtime = boto3.client("sagemaker-runtime", config=patience())
         self._s3 = boto3.client("s3", config=patience())
 
-    def run(self, recordings: Iterable[Recording], _: Memory | None = None) -> Iterator[Heard]:
+    def run(
+        self,
+        recordings: Iterable[Recording],
+        memory: Memory | None = None,  # noqa: ARG002  # of windows; here a recording is heard as a whole
+    ) -> Iterator[Heard]:
         """Ask for a number of them at once, and collect what is done, until all are."""
         waiting, under_way = deque(recordings), dict[str, tuple[Recording, Request]]()
         wait_s, refused_at = FIRST_WAIT_S, None

@@ -28,6 +28,9 @@ from speech.pipeline import Heard, Transcriber
 from speech.reading import Recording
 from tests.asr_assets.daemon import wait_for
 from tests.conftest import FAST_MODEL, SAMPLES
+from tests.speech.test_pipeline import Kept
+
+pytestmark = pytest.mark.long
 
 NAMES = ("delayed_audio.mp4", "school.mp4", "station.webm")
 ENDPOINT = "asr-pocketsphinx-fast"
@@ -91,7 +94,7 @@ def job(sagemaker: StandIn, models: Path, tmp_path: Path) -> Job:
 
 def run(job: Job, recordings: list[Recording] | None = None) -> dict[str, Heard]:
     with load(job) as endpoint:
-        heard = list(endpoint.run(recordings or RECORDINGS))
+        heard = list(endpoint.run(recordings or RECORDINGS, memory=Kept()))
     assert len(heard) == len({one.id for one in heard})
     return {one.id: one for one in heard}
 
