@@ -102,9 +102,18 @@ class SpeechModels(ConfigurableResource[Any]):
 
     def load(self, model: ModelVersion, store: Store, batch: str) -> AbstractContextManager[Transcribing]:
         """A version's weights, loaded wherever this run is to work on the batch."""
-        hardware = Hardware(device=self.device, batch_size=self.batch_size)
         if self.backend == HERE:
-            return Transcriber(model, workers=self.workers, hardware=hardware)
+            return Transcriber(model, workers=self.workers, hardware=self._hardware)
+        return backends.load(self.backend, self._job(model, store, batch))
+
+    def describe(self, model: ModelVersion, store: Store) -> str:
+        """What its backend is like. Raises ModelError when it cannot be reached, or is none."""
+        return backends.describe(self.backend, self._job(model, store, batch=""))
+
+    def _job(self, model: ModelVersion, store: Store, batch: str) -> Job:
         at = {"ray": self.ray_address, "sagemaker": self.sagemaker_endpoint}.get(self.backend, "")
-        job = Job(model, store, batch, hardware, self.workers, at)
-        return backends.load(self.backend, job)
+        return Job(model, store, batch, self._hardware, self.workers, at)
+
+    @property
+    def _hardware(self) -> Hardware:
+        return Hardware(device=self.device, batch_size=self.batch_size)

@@ -1,11 +1,11 @@
-"""The demo's samples, transcribed by SageMaker's protocol, all of it on this machine.
+"""The demo's samples by way of SageMaker and, if asked for, MediaConvert, all of it on this machine.
 
 Usage::
 
-    python deploy/local/dev_sagemaker.py [FOLDER]
+    python deploy/local/dev_sagemaker.py [FOLDER] [--mediaconvert]
 
-Source and store are buckets of moto's; each model version is a real ``deploy/sagemaker/serve.py``, and what
-lies between is :mod:`deploy.local.stand_ins`. FOLDER keeps what is not in the store.
+Source and store are a bucket of moto's, which ends with this process; each model version is a real
+``deploy/sagemaker/serve.py``, and what lies between is :mod:`deploy.local.stand_ins`. FOLDER keeps the rest.
 """
 
 import os
@@ -34,6 +34,7 @@ def main(
     folder: Annotated[Path, typer.Argument(help="Where the platform keeps its state")] = Path(
         "data-sagemaker"
     ),
+    mediaconvert: Annotated[bool, typer.Option(help="Take the sound out of videos by MediaConvert")] = False,
 ) -> None:
     """Start it all, run it once, end it all."""
     asr = str(Path(sys.executable).with_name("asr"))
@@ -55,11 +56,14 @@ def main(
         for sample in sorted(SAMPLES.iterdir()):
             client.upload_file(str(sample), BUCKET, f"videos/{sample.name}")
         names = [f"asr-{model.name.replace('_', '-')}" for model in models]
-        sagemaker = StandIn(BUCKET, dict(zip(names, ports, strict=True)))
-        running.callback(sagemaker.end)
+        aws = StandIn(BUCKET, dict(zip(names, ports, strict=True)))
+        running.callback(aws.end)
         os.environ |= {
-            "AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME": sagemaker.url,
+            "AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME": aws.url,
+            "AWS_ENDPOINT_URL_MEDIACONVERT": aws.url,
             "ASR_BACKEND": "sagemaker",
+            "ASR_EXTRACTOR": "mediaconvert" if mediaconvert else "here",
+            "ASR_MEDIACONVERT_ROLE": "arn:aws:iam::000000000000:role/local",
             "ASR_SOURCE_URL": f"s3://{BUCKET}/videos",
             "ASR_STORE_URL": f"s3://{BUCKET}/platform",
             "ASR_WAREHOUSE": str(folder.absolute() / "warehouse.duckdb"),
@@ -68,7 +72,7 @@ def main(
         # Of the samples one is damaged on purpose, and is a row that says so.
         subprocess.run([asr, "run"], check=True)
         subprocess.run([asr, "search", "right time"], check=True)
-        typer.echo(f"{len(sagemaker.asked)} requests were asked of SageMaker's stand-in", err=True)
+        typer.echo(f"{len(aws.asked)} requests and jobs were done", err=True)
 
 
 if __name__ == "__main__":

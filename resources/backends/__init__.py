@@ -1,13 +1,14 @@
 """Backends: other places that work is done at than this machine. One small protocol, one file for each.
 
-A backend of transcription is added by its file, with ``load(job)``, and its row in :data:`BACKENDS`. What it
-needs is imported when it is chosen.
+A backend of transcription is added by its file, with ``load(job)`` and ``describe(job)``, and its row in
+:data:`BACKENDS`. What it needs is imported when it is chosen.
 """
 
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Protocol
 
 from speech.engines import Hardware
@@ -52,8 +53,17 @@ class Transcribing(Protocol):
 
 def load(backend: str, job: Job) -> AbstractContextManager[Transcribing]:
     """Get a backend ready. Raises ModelError with what is wrong, and what to do; on entering, too."""
-    try:
-        ready: AbstractContextManager[Transcribing] = import_module(BACKENDS[backend]).load(job)
-    except KeyError:
-        raise ModelError(f"unknown backend {backend!r}; there are: {HERE}, {', '.join(BACKENDS)}") from None
+    ready: AbstractContextManager[Transcribing] = _module(backend).load(job)
     return ready
+
+
+def describe(backend: str, job: Job) -> str:
+    """What a backend is like, in a line. Raises ModelError for one that cannot be reached."""
+    found: str = _module(backend).describe(job)
+    return found
+
+
+def _module(backend: str) -> ModuleType:
+    if backend not in BACKENDS:
+        raise ModelError(f"unknown backend {backend!r}; there are: {HERE}, {', '.join(BACKENDS)}")
+    return import_module(BACKENDS[backend])

@@ -51,6 +51,13 @@ def load(job: Job) -> Iterator[Transcriber]:
         yield transcriber
 
 
+def describe(job: Job) -> str:
+    """What the cluster has."""
+    with _cluster(job):
+        nodes, cpus, gpus = _resources()
+        return f"Ray at {job.at or 'this machine'}: {len(nodes)} nodes, {cpus} cores, {gpus} GPUs"
+
+
 @contextmanager
 def _cluster(job: Job) -> Iterator[None]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would tell its makers
@@ -236,12 +243,18 @@ def _hire(job: Job) -> list[Actor]:
     return [actor for actor in actors if actor.placed in there]
 
 
-def _demands(job: Job) -> list[Demand]:
-    """An actor for each GPU and each core that is to be used, or ``job.workers`` of them that share these."""
+def _resources() -> tuple[list[dict[str, float]], int, int]:
+    """What each node has, and all cores and GPUs."""
     import ray
 
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     cpus, gpus = (int(sum(node.get(kind, 0) for node in nodes)) for kind in ("CPU", "GPU"))
+    return nodes, cpus, gpus
+
+
+def _demands(job: Job) -> list[Demand]:
+    """An actor for each GPU and each core that is to be used, or ``job.workers`` of them that share these."""
+    nodes, cpus, gpus = _resources()
     wanted = job.hardware.device
     devices = ["cuda" if gpus else "cpu"] if wanted == "auto" else list(map(str.strip, wanted.split(",")))
     if odd := set(devices) - {"cpu", "cuda"}:

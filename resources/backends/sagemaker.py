@@ -65,6 +65,12 @@ def load(job: Job) -> Iterator["Endpoint"]:
         ) from None
 
 
+def describe(job: Job) -> str:
+    """How the first champion's endpoint is."""
+    with load(job) as endpoint:
+        return endpoint.describe()
+
+
 class Endpoint:
     """See :class:`resources.backends.Transcribing`."""
 
@@ -111,6 +117,19 @@ class Endpoint:
             wait_s = FIRST_WAIT_S if done else min(wait_s * 1.5, LONGEST_WAIT_S)
             if not done and (waiting or under_way):
                 time.sleep(wait_s)
+
+    def describe(self) -> str:
+        """Raises ModelError where it is not in service."""
+        try:
+            found = boto3.client("sagemaker", config=patience()).describe_endpoint(EndpointName=self.name)
+            state = found["EndpointStatus"]
+        except ClientError as error:
+            state = error.response["Error"]["Code"]
+        if state != "InService":
+            raise ModelError(
+                f"endpoint {self.name} is not in service ({state}): see deploy/sagemaker/endpoint.yaml"
+            )
+        return f"SageMaker: endpoint {self.name} is in service"
 
     def _told(self, recording: Recording) -> str:
         told = Told(self._fingerprint, recording.language, recording.prompt).encode()

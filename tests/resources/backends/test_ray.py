@@ -101,6 +101,8 @@ def test_a_node_and_an_actor_die_at_work_and_nothing_is_lost_or_doubled(
 ) -> None:
     monkeypatch.setattr(pipeline, "KEEP_EVERY_S", 0.0)
     elsewhere = models.model_copy(update={"ray_address": cluster.address})
+    model = models.get("pocketsphinx_fast")
+    assert "3 nodes, 2 cores, 0 GPUs" in elsewhere.describe(model, Store(url="file:///nowhere"))
     undisturbed = here(models, recordings)
     (_, *nodes) = cluster.list_all_nodes()
     for meddle in (

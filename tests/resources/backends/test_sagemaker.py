@@ -18,7 +18,7 @@ import pytest
 from deploy.local.stand_ins import StandIn, serving
 from resources import layout
 from resources.backends import Job
-from resources.backends.sagemaker import Endpoint, Request, load
+from resources.backends.sagemaker import Endpoint, Request, describe, load
 from resources.store import Store
 from speech.engines import Hardware
 from speech.errors import EngineError, ModelError
@@ -160,6 +160,17 @@ def test_an_endpoint_with_another_definition_is_not_believed(job: Job, sagemaker
     with pytest.raises(ModelError, match="serves another definition of model pocketsphinx_fast"):
         run(replace(job, model=replace(job.model, max_window_s=9.0)))
     assert [key for key in left_of(job) if key.startswith("platform")] == []
+
+
+def test_doctor_says_whether_the_endpoint_is_in_service(job: Job) -> None:
+    with pytest.raises(ModelError, match=f"endpoint {ENDPOINT} is not in service"):
+        describe(job)
+    client = boto3.client("sagemaker")
+    role, variant = "arn:aws:iam::123456789012:role/any", {"VariantName": "all", "ModelName": "m"}
+    client.create_model(ModelName="m", ExecutionRoleArn=role)
+    client.create_endpoint_config(EndpointConfigName="c", ProductionVariants=[variant])
+    client.create_endpoint(EndpointName=ENDPOINT, EndpointConfigName="c")
+    assert describe(job) == f"SageMaker: endpoint {ENDPOINT} is in service"
 
 
 @pytest.mark.parametrize(
