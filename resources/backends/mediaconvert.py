@@ -25,7 +25,7 @@ from resources.observations import Video
 from resources.published import JsonObject
 from resources.source_s3 import S3Bucket
 from resources.store import Store
-from speech.errors import AsrError, MediaError, Reason, SourceUnavailable, VideoError
+from speech.errors import AsrError, MediaError, Reason, SourceUnavailable, VideoError, first_line
 from speech.media import ByteSource
 from speech.types import SAMPLE_RATE, Seconds
 
@@ -94,7 +94,7 @@ class MediaConvert:
             return job
         try:
             with self._opened(video):
-                job = Job(id=self._ask(lambda: self._client.create_job(**self._job(video)))["Id"])
+                job = Job(id=self._ask(video, lambda: self._client.create_job(**self._job(video)))["Id"])
         except VideoError as error:
             return error
         self._store.put(note, job.model_dump_json().encode())
@@ -102,7 +102,7 @@ class MediaConvert:
 
     def _wait(self, job: Job, video: Video) -> None:
         wait_s = FIRST_WAIT_S
-        while (now := self._ask(lambda: self._client.get_job(Id=job.id)))["Status"] != "COMPLETE":
+        while (now := self._ask(video, lambda: self._client.get_job(Id=job.id)))["Status"] != "COMPLETE":
             if now["Status"] in ("ERROR", "CANCELED"):
                 # Whoever asks again gets another job.
                 self._store.delete(layout.conversion(self._batch, video.video_id))
@@ -119,13 +119,18 @@ class MediaConvert:
             time.sleep(wait_s)
             wait_s = min(wait_s * 1.5, LONGEST_WAIT_S)
 
-    def _ask(self, ask: Callable[[], Any]) -> Any:
+    def _ask(self, video: Video, ask: Callable[[], Any]) -> Any:
         until, wait_s = time.monotonic() + BUSY_S, FIRST_WAIT_S
         while True:
             try:
                 return ask()["Job"]
             except ClientError as error:
                 code = error.response["Error"]["Code"]
+                if code == "BadRequestException":  # most likely it is about this video, or its name
+                    said = first_line(error)
+                    raise MediaError(
+                        Reason.UNREADABLE_OBJECT, f"{video.key}: MediaConvert refuses it: {said}"
+                    ) from None
                 if code not in _NOT_NOW:
                     raise AsrError(
                         f"MediaConvert refuses: {code}; check ASR_MEDIACONVERT_ROLE, ASR_MEDIACONVERT_QUEUE, "

@@ -91,7 +91,7 @@ def _cluster(job: Job) -> Iterator[None]:
             _knock(job.at)
             with _as_before(signal.SIGTERM):
                 ray.init(logging_level=logging.ERROR, log_to_driver=False, **options)
-        except (ConnectionError, OSError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             where = f"cluster at {job.at} cannot be reached" if job.at else "cluster does not start"
             raise ModelError(f"the Ray {where}: {first_line(error)}; check ASR_RAY_ADDRESS") from error
         try:

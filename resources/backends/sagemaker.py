@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 import boto3
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 
 from resources import layout
 from resources.aws import patience
@@ -38,7 +38,7 @@ REFUSED_S: Seconds = 900.0
 """So long is asked again where SageMaker accepts nothing: it is busy, or its quota is used up."""
 
 _NOT_NOW = {"ThrottlingException", "Throttling", "TooManyRequestsException", "ServiceUnavailable"}
-_NOT_NOW |= {"ServiceUnavailableException", "InternalFailure", "InternalServerException", "503", "500"}
+_NOT_NOW |= {"InternalFailure", "InternalServerException", "InternalError", "SlowDown", "503", "500"}
 _NOTHING = {"NoSuchKey", "404"}
 
 
@@ -59,9 +59,10 @@ def load(job: Job) -> Iterator["Endpoint"]:
         )
     try:
         yield Endpoint(job)
-    except BotoCoreError as error:
+    except (BotoCoreError, ClientError) as error:
         raise ModelError(
-            f"SageMaker cannot be reached: {type(error).__name__}; check the AWS_* variables"
+            f"SageMaker, or the bucket of its answers, refuses: {_code(error)}; check the AWS_* variables, "
+            "and allow s3:GetObject, s3:ListBucket and s3:DeleteObject there"
         ) from None
 
 
@@ -124,7 +125,7 @@ class Endpoint:
             found = boto3.client("sagemaker", config=patience()).describe_endpoint(EndpointName=self.name)
             state = found["EndpointStatus"]
         except ClientError as error:
-            state = error.response["Error"]["Code"]
+            state = _code(error)
         if state != "InService":
             raise ModelError(
                 f"endpoint {self.name} is not in service ({state}): see deploy/sagemaker/endpoint.yaml"
@@ -170,9 +171,9 @@ class Endpoint:
                 RequestTTLSeconds=QUEUE_S,
                 InvocationTimeoutSeconds=INVOCATION_S,
             )
-        except ClientError as error:
-            code = error.response["Error"]["Code"]
-            if code in _NOT_NOW:
+        except (ClientError, HTTPClientError) as error:
+            code = _code(error)
+            if code in _NOT_NOW or isinstance(error, HTTPClientError):
                 return None
             raise ModelError(
                 f"endpoint {self.name} takes no requests: {code}; check ASR_SAGEMAKER_ENDPOINT, that it is "
@@ -211,22 +212,23 @@ class Endpoint:
         return Heard(recording.id, listened.transcript, listened.seconds, listened.usage)
 
     def _object(self, url: str) -> bytes | None:
+        """None: not yet, or nobody can say now."""
         try:
             data: bytes = self._s3.get_object(**_place(url))["Body"].read()
-        except ClientError as error:
-            code = error.response["Error"]["Code"]
-            if code in _NOTHING:
+        except (ClientError, HTTPClientError) as error:
+            if _code(error) in _NOTHING | _NOT_NOW or isinstance(error, HTTPClientError):
                 return None
-            raise ModelError(
-                f"what endpoint {self.name} writes cannot be read: {code}; allow s3:GetObject, s3:ListBucket "
-                "and s3:DeleteObject there"
-            ) from None
+            raise
         return data
 
     def _forget(self, recording: Recording, request: Request) -> None:
         for url in (request.output, request.failure):
             self._s3.delete_object(**_place(url))
         self._job.store.delete(self._note(recording))
+
+
+def _code(error: BotoCoreError | ClientError) -> str:
+    return error.response["Error"]["Code"] if isinstance(error, ClientError) else type(error).__name__
 
 
 def _place(url: str) -> dict[str, str]:

@@ -122,9 +122,21 @@ def test_a_node_and_an_actor_die_at_work_and_nothing_is_lost_or_doubled(
     wait_for(lambda: not actors(), 30)
 
 
+@pytest.mark.skipif(not Path("/proc").exists(), reason="nobody says what another process's environment is")
+def test_actors_on_this_machine_know_no_secret(
+    token: None, models: SpeechModels, recordings: list[Recording], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECRET_OF_A_NAME_THAT_NOBODY_KNOWS", "canary")
+    with models.load(models.get("pocketsphinx_fast"), Store(url="file:///nowhere"), "00000001") as ray:
+        list(ray.run(recordings[:1]))
+        known = [Path(f"/proc/{pid}/environ").read_bytes() for pid in actors()]
+    assert known
+    assert not any(b"canary" in environment for environment in known)
+
+
 def test_killed_and_started_again_it_goes_on_with_the_video_it_was_at(platform: Platform) -> None:
     platform.add(*NAMES, "corrupt.mp4", "silent.mp4")
-    platform.env |= {"ASR_BACKEND": "ray", "ASR_SECRET": "canary"}
+    platform.env["ASR_BACKEND"] = "ray"
     platform.env["ASR_RAY_ADDRESS"] = "127.0.0.1:1"
     said = platform.asr("run").stderr
     assert "the Ray cluster at 127.0.0.1:1 cannot be reached" in said
