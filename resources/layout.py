@@ -25,6 +25,7 @@ CHAMPIONS = "champions"
 
 PROBED = "probed"
 EXTRACTED = "extracted"
+CONVERSIONS = "conversions"
 UNFINISHED = "unfinished"
 TRANSCRIPTS = "transcripts"
 ATTEMPTS = "attempts"
@@ -92,7 +93,7 @@ def extracted(batch: str) -> str:
 
 def conversions(batch: str) -> str:
     """The folder of what MediaConvert is asked for, and makes; gone once the batch's audio is there."""
-    return f"conversions/{batch}"
+    return f"{CONVERSIONS}/batch={batch}"
 
 
 def conversion(batch: str, video_id: str) -> str:
