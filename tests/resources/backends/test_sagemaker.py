@@ -166,8 +166,13 @@ def test_doctor_says_whether_the_endpoint_is_in_service(job: Job) -> None:
     with pytest.raises(ModelError, match=f"endpoint {ENDPOINT} is not in service"):
         describe(job)
     client = boto3.client("sagemaker")
-    role, variant = "arn:aws:iam::123456789012:role/any", {"VariantName": "all", "ModelName": "m"}
-    client.create_model(ModelName="m", ExecutionRoleArn=role)
+    client.create_model(ModelName="m", ExecutionRoleArn="arn:aws:iam::123456789012:role/any")
+    variant = {
+        "VariantName": "all",
+        "ModelName": "m",
+        "InstanceType": "ml.m5.large",
+        "InitialInstanceCount": 1,
+    }
     client.create_endpoint_config(EndpointConfigName="c", ProductionVariants=[variant])
     client.create_endpoint(EndpointName=ENDPOINT, EndpointConfigName="c")
     assert describe(job) == f"SageMaker: endpoint {ENDPOINT} is in service"
