@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from resources import layout, snapshot
+from resources.backends import HERE
 from resources.event_queue import EventQueue
 from resources.models import SpeechModels
 from resources.settings import Settings
@@ -50,6 +51,8 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield _told("words", settings.store_url, partial(_words, settings))
     yield _told("warehouse", str(settings.warehouse), partial(_warehouse, settings.warehouse))
     yield _told("hub", "", _hub)
+    if settings.backend != HERE:
+        yield _told("backend", settings.backend, partial(_backend, settings))
     yield from _models(settings)
 
 
@@ -134,6 +137,11 @@ def _warehouse(path: Path) -> str:
             return f"{path}: made by the first load"
         with warehouse.connect():
             return f"{path}, {path.stat().st_size / 1e6:.0f} MB"
+
+
+def _backend(settings: Settings) -> str:
+    models = SpeechModels.of(settings)
+    return models.describe(models.get(models.first_champion), Store(url=settings.store_url))
 
 
 def _models(settings: Settings) -> Iterator[Finding]:

@@ -169,5 +169,6 @@ _REWRITERS: dict[str, Rewriter] = {
     layout.TRANSCRIPTS: _out_of_parquet,
     layout.ATTEMPTS: _out_of_json(AttemptsBatch, "attempts", attrgetter("video_id")),
     layout.RETRIES: _out_of_retries,
-    layout.UNFINISHED: _remove,  # it can be done again
+    layout.CONVERSIONS: _remove,  # these can be done again
+    layout.UNFINISHED: _remove,
 }

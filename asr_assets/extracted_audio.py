@@ -10,7 +10,7 @@ from asr_assets.progress import Progress
 from asr_assets.raw_videos import count_reasons, patience_with_the_source, raw_videos
 from resources import layout
 from resources.published import ExtractedBatch, ExtractedVideo, ProbedBatch, ProbedVideo, Status
-from resources.source import Source
+from resources.source import Sounds, Source
 from resources.store import Store
 from sensors.batches import BATCHES
 from speech.errors import VideoError
@@ -33,20 +33,23 @@ def extracted_audio(context: AssetExecutionContext, source: Source, store: Store
     probed = ProbedBatch.read(store, layout.probed(context.partition_key))
     assert probed is not None  # raw_videos is upstream
     finished = extracted_before(store, context.partition_key)
+    wanted = [v.video for v in probed.videos if v.status is Status.OK and v.video.video_id not in finished]
     videos = []
     with patience_with_the_source(context), MediaDecoder() as decoder:
+        sounds = source.sounds(store, context.partition_key, wanted)
         for video in Progress(context, "extracting audio")(probed.videos):
             former = finished.get(video.video.video_id)
-            videos.append(as_known_now(former, video) if former else extract(source, store, decoder, video))
+            videos.append(as_known_now(former, video) if former else extract(sounds, store, decoder, video))
     batch = ExtractedBatch(batch=context.partition_key, videos=tuple(videos))
     store.put(layout.extracted(batch.batch), batch.model_dump_json().encode())
+    store.delete_below(layout.conversions(batch.batch))
     hours = sum(video.audio.duration_s for video in videos if video.audio) / 3600
     return MaterializeResult(
         metadata={"dagster/row_count": len(videos), "audio_hours": round(hours, 4), **count_reasons(videos)}
     )
 
 
-def extract(source: Source, store: Store, decoder: MediaDecoder, probed: ProbedVideo) -> ExtractedVideo:
+def extract(sounds: Sounds, store: Store, decoder: MediaDecoder, probed: ProbedVideo) -> ExtractedVideo:
     """One video's audio, put in the store, or the reason why there is none."""
     if probed.status is not Status.OK:
         return ExtractedVideo(**dict(probed))
@@ -54,7 +57,7 @@ def extract(source: Source, store: Store, decoder: MediaDecoder, probed: ProbedV
     with tempfile.TemporaryDirectory(prefix="asr-") as scratch:
         flac = Path(scratch) / "audio.flac"
         try:
-            with source.open(video) as data:
+            with sounds.open(video) as data:
                 audio = decoder.extract(data, video.key, flac)
         except VideoError as error:
             failure = {"status": Status.FAILED, "reason": error.reason, "message": str(error)}

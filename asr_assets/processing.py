@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from asr_assets.console import complain, err, reading, saying_when_interrupted
 from asr_assets.drawing import Bars, quiet, table
 from resources import snapshot
+from resources.backends import HERE
 from resources.comparisons import Pair
 from resources.models import SpeechModels
 from resources.settings import Settings
@@ -24,7 +25,9 @@ def process_everything(settings: Settings, workers: int, again: bool = False) ->
     failures: list[AsrError] = []
     with saying_when_interrupted(), Bars(err) as bars:
         with bars.busy("starting Dagster"):
-            runner = Runner(settings, workers or len(visible_gpus()) or cores())
+            # Elsewhere, the backend knows how many there is room for.
+            all_here = len(visible_gpus()) or cores() if settings.backend == HERE else 0
+            runner = Runner(settings, workers or all_here)
         with bars.busy(f"listing {settings.source_url}"):
             known = runner.ingest()
             ask = runner.to_try_again if again else runner.missing

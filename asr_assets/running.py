@@ -151,7 +151,8 @@ class Runner:
         assert BATCHES.name is not None
         with _told(self.settings.dagster_home):
             self.instance.add_dynamic_partitions(BATCHES.name, [batch])
-        speech_models = {"path": self.models.path, "workers": self.workers}
+        # All of it: what a run's config leaves out would be as if nobody had set it.
+        speech_models = {**self.models.model_dump(), "workers": self.workers}
         self._execute(PROCESS_BATCH, batch, assets, {"speech_models": {"config": speech_models}})
 
     def load(self) -> None:

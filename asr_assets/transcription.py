@@ -9,6 +9,7 @@ from functools import partial
 
 from asr_assets.pictures import DrawnVideo, Envelope, mean_probability, name_of, timed_words
 from resources import layout
+from resources.backends import Transcribing
 from resources.published import (
     Attempt,
     AttemptsBatch,
@@ -30,7 +31,7 @@ from speech.engines import ENGINES
 from speech.errors import EngineError, Reason
 from speech.media import read_flac
 from speech.models import ModelVersion
-from speech.pipeline import Heard, Transcriber
+from speech.pipeline import Heard
 from speech.reading import Recording
 from speech.types import HeardWindow, Samples
 
@@ -91,7 +92,7 @@ class BatchTranscription:
                 yield video
 
     def transcribe(
-        self, transcriber: Transcriber, videos: Iterable[ExtractedVideo]
+        self, transcriber: Transcribing, videos: Iterable[ExtractedVideo]
     ) -> Iterator[FinishedVideo]:
         """New words, each video's kept in the store at once, and now and then those of a long one's windows:
         a kill costs seconds.

@@ -87,7 +87,7 @@ def transcripts_asset(model: ModelVersion, pod: Mapping[str, Any] | None = None)
         if waiting := [video for video in extracted.videos if video.video.video_id not in finished]:
             progress = Progress(context, f"transcribing with {model.name}")
             progress.at(0, len(waiting))
-            with speech_models.load(definition) as transcriber:
+            with speech_models.load(definition, store, batch) as transcriber:
                 for done, video in enumerate(work.transcribe(transcriber, waiting), start=1):
                     finished[video.outcome.video_id] = video
                     progress.at(done, len(waiting))

@@ -25,6 +25,7 @@ CHAMPIONS = "champions"
 
 PROBED = "probed"
 EXTRACTED = "extracted"
+CONVERSIONS = "conversions"
 UNFINISHED = "unfinished"
 TRANSCRIPTS = "transcripts"
 ATTEMPTS = "attempts"
@@ -90,6 +91,16 @@ def extracted(batch: str) -> str:
     return f"{EXTRACTED}/batch={batch}.json"
 
 
+def conversions(batch: str) -> str:
+    """The folder of what MediaConvert is asked for, and makes; gone once the batch's audio is there."""
+    return f"{CONVERSIONS}/batch={batch}"
+
+
+def conversion(batch: str, video_id: str) -> str:
+    """A job of MediaConvert's that is under way; its sound is written beside it, with another ending."""
+    return f"{conversions(batch)}/{video_id}.json"
+
+
 def transcripts_of(model: str) -> str:
     """The folder of all that a model version has published."""
     return f"{TRANSCRIPTS}/model={model}"
@@ -123,6 +134,11 @@ def unfinished_videos(model: str, batch: str, fingerprint: str) -> str:
 def unfinished_windows(model: str, batch: str, fingerprint: str, video_id: str) -> str:
     """The folder of what was heard of a video that is not done: a long one need not begin anew."""
     return f"{unfinished(model, batch)}/{fingerprint}/windows/{video_id}"
+
+
+def asked(model: str, batch: str, fingerprint: str, request: str) -> str:
+    """A request that a service elsewhere is working on; gone once its batch is published."""
+    return f"{unfinished(model, batch)}/{fingerprint}/asked/{request}.json"
 
 
 def compared_pair(a: str, b: str) -> str:

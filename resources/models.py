@@ -1,13 +1,17 @@
 """``SpeechModels``: the model versions as a config resource."""
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from dagster import ConfigurableResource
 from pydantic import Field
 
+from resources import backends
+from resources.backends import HERE, Job, Transcribing
 from resources.policy import Policy
 from resources.settings import Settings
+from resources.store import Store
 from speech.engines import Hardware
 from speech.errors import ModelError
 from speech.models import ModelVersion, read_models
@@ -31,11 +35,20 @@ class SpeechModels(ConfigurableResource[Any]):
         description="auto (all GPUs, else the CPU), cpu, cuda, mps, or a list: cuda:0, cuda:1, cpu",
     )
     batch_size: int = Field(default=16, ge=1, description="Windows heard at once by an engine that can")
+    backend: str = Field(default=HERE, description="Where it is done: here, ray, sagemaker")
+    ray_address: str = Field(default="", description="The Ray cluster; empty: one on this machine")
+    sagemaker_endpoint: str = Field(default="asr", description="What the names of endpoints begin with")
 
     @classmethod
     def of(cls, settings: Settings) -> "SpeechModels":
         """As the environment says. Raises ModelError for an ``ASR_CHAMPION`` that the file does not have."""
-        models = cls(path=str(settings.models), champion=settings.champion or "")
+        models = cls(
+            path=str(settings.models),
+            champion=settings.champion or "",
+            backend=settings.backend,
+            ray_address=settings.ray_address,
+            sagemaker_endpoint=settings.sagemaker_endpoint,
+        )
         if models.champion and models.champion not in models.all:
             raise ModelError(f"ASR_CHAMPION is {models.champion!r}, but there are: {', '.join(models.all)}")
         return models
@@ -87,7 +100,20 @@ class SpeechModels(ConfigurableResource[Any]):
             )
         return model
 
-    def load(self, model: ModelVersion) -> Transcriber:
-        """Load a version's weights, with the settings of this run."""
-        hardware = Hardware(device=self.device, batch_size=self.batch_size)
-        return Transcriber(model, workers=self.workers, hardware=hardware)
+    def load(self, model: ModelVersion, store: Store, batch: str) -> AbstractContextManager[Transcribing]:
+        """A version's weights, loaded wherever this run is to work on the batch."""
+        if self.backend == HERE:
+            return Transcriber(model, workers=self.workers, hardware=self._hardware)
+        return backends.load(self.backend, self._job(model, store, batch))
+
+    def describe(self, model: ModelVersion, store: Store) -> str:
+        """What its backend is like. Raises ModelError when it cannot be reached, or is none."""
+        return backends.describe(self.backend, self._job(model, store, batch=""))
+
+    def _job(self, model: ModelVersion, store: Store, batch: str) -> Job:
+        at = {"ray": self.ray_address, "sagemaker": self.sagemaker_endpoint}.get(self.backend, "")
+        return Job(model, store, batch, self._hardware, self.workers, at)
+
+    @property
+    def _hardware(self) -> Hardware:
+        return Hardware(device=self.device, batch_size=self.batch_size)

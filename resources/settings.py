@@ -86,6 +86,12 @@ class Settings(BaseSettings):
     batch_videos: PositiveInt = 64
     batch_wait_s: NonNegativeFloat | None = None
     words_within_s: PositiveInt = 3600
+    backend: Literal["here", "ray", "sagemaker"] = "here"
+    ray_address: str = ""
+    sagemaker_endpoint: str = "asr"
+    extractor: Literal["here", "mediaconvert"] = "here"
+    mediaconvert_role: str = ""
+    mediaconvert_queue: str = ""
     max_run_s: NonNegativeInt = 24 * 3600
     executor: Literal["in_process", "kubernetes"] = "in_process"
     publish_every_s: NonNegativeFloat = Field(

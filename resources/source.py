@@ -14,10 +14,13 @@ from dagster_aws.s3 import S3Resource
 from pydantic import Field, PrivateAttr
 
 from resources.aws import S3
+from resources.backends import HERE
+from resources.backends.mediaconvert import MediaConvert
 from resources.observations import Video
 from resources.settings import MEDIA_SUFFIXES, Settings, local_path
 from resources.source_local import LocalFolder
 from resources.source_s3 import S3Bucket
+from resources.store import Store
 from speech.errors import SourceUnavailable
 from speech.media import ByteSource
 from speech.types import Seconds
@@ -67,6 +70,9 @@ class Source(ConfigurableResource[Any]):
     suffixes: str = Field(default=MEDIA_SUFFIXES, description="Which names are videos: endings, lower case")
     min_bytes: int = Field(default=0, ge=0, description="Smaller objects are no videos")
     max_bytes: int = Field(default=5 << 40, description="Larger objects are no videos")
+    extractor: str = Field(default=HERE, description="What takes sound out of videos: here, mediaconvert")
+    mediaconvert_role: str = Field(default="", description="The role under which MediaConvert works")
+    mediaconvert_queue: str = Field(default="", description="Its queue; empty: the account's default")
     s3: ResourceDependency[S3Resource]
     _backend: SourceBackend | None = PrivateAttr(default=None)
 
@@ -78,6 +84,9 @@ class Source(ConfigurableResource[Any]):
             suffixes=settings.suffixes,
             min_bytes=settings.min_bytes,
             max_bytes=settings.max_bytes,
+            extractor=settings.extractor,
+            mediaconvert_role=settings.mediaconvert_role,
+            mediaconvert_queue=settings.mediaconvert_queue,
             s3=S3(),
         )
 
@@ -126,6 +135,21 @@ class Source(ConfigurableResource[Any]):
     def open(self, video: Video) -> AbstractContextManager[ByteSource]:
         """The bytes of one version of one video; never a mix of two versions."""
         return self.backend.open(video)
+
+    def sounds(self, store: Store, batch: str, videos: Sequence[Video]) -> "Sounds":
+        """Where the sound of these videos is: in themselves, or in what MediaConvert makes of them."""
+        if self.extractor == HERE or not videos:
+            return self
+        return MediaConvert(
+            self.open, store, batch, videos, role=self.mediaconvert_role, queue=self.mediaconvert_queue
+        )
+
+
+class Sounds(Protocol):
+    """Media from which the decoder takes sound."""
+
+    def open(self, video: Video) -> AbstractContextManager[ByteSource]:
+        """A video's, of its very version. Raises VideoError."""
 
 
 class Look:

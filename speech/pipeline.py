@@ -47,17 +47,21 @@ class Transcriber:
     """A model version, loaded once (in each worker), for any number of recordings.
 
     Use as a context manager. ``workers`` None is this process; 0 a process for each device of
-    ``hardware.device``, which may be a list; else so many, over those devices. Raises
-    :class:`~speech.errors.ModelError` when the model cannot be loaded: here at once, in workers at the
+    ``hardware.device``, which may be a list; else so many, over those devices; a ``crew`` is hired already.
+    Raises :class:`~speech.errors.ModelError` when the model cannot be loaded: here at once, in workers at the
     first recording.
     """
 
     def __init__(
-        self, model: ModelVersion, hardware: Hardware | None = None, workers: int | None = None
+        self,
+        model: ModelVersion,
+        hardware: Hardware | None = None,
+        workers: int | None = None,
+        crew: Crew | None = None,
     ) -> None:
         self.model = model
         self._hardware = hardware or Hardware()
-        self._crew = hire(model, self._hardware, workers)
+        self._crew = crew or hire(model, self._hardware, workers)
 
     def run(self, recordings: Iterable[Recording], memory: Memory | None = None) -> Iterator[Heard]:
         """Transcribe recordings, each as it is done; one that fails does not end the rest.

@@ -7,27 +7,45 @@ what it heard, or with the error that is to be raised there.
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from multiprocessing.connection import Connection
 
+from speech.engines import Asked, Hardware
 from speech.errors import EngineError, ModelError, WorkerBroken
-from speech.listening import Listener
+from speech.listening import Listener, Usage
+from speech.models import ModelVersion
+from speech.types import HeardWindow, Window
+
+
+class Remote:
+    """A listener for whoever is in another process: errors are answers, to be raised there."""
+
+    def load(self, model: ModelVersion, hardware: Hardware) -> ModelError | None:
+        """Comes first."""
+        try:
+            self._listener = Listener(model, hardware)
+        except ModelError as error:
+            return error
+        return None
+
+    def hear(
+        self, windows: Sequence[Window], asked: Asked
+    ) -> tuple[list[HeardWindow], Usage] | EngineError | WorkerBroken:
+        """See :meth:`speech.listening.Listener.hear`."""
+        try:
+            return self._listener.hear(windows, asked), self._listener.usage
+        except (EngineError, WorkerBroken) as error:
+            return error
 
 
 def main(pipe: Connection) -> None:
     """Work until the other side is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the other process's to handle
-    try:
-        listener = Listener(*pipe.recv())
-    except ModelError as error:
-        pipe.send(error)
-        return
-    pipe.send(None)
-    while True:
-        windows, asked = pipe.recv()
-        try:
-            pipe.send((listener.hear(windows, asked), listener.usage))
-        except (EngineError, WorkerBroken) as error:
-            pipe.send(error)
+    remote = Remote()
+    problem = remote.load(*pipe.recv())
+    pipe.send(problem)
+    while not problem:
+        pipe.send(remote.hear(*pipe.recv()))
 
 
 if __name__ == "__main__":

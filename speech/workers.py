@@ -6,14 +6,13 @@ unless the worker cannot even hear silence any more. Then it is, and the others 
 """
 
 import os
-import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from multiprocessing.connection import Connection
@@ -26,11 +25,11 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 import numpy as np
 
 from speech.engines import Asked, Hardware
+from speech.environment import environment_of
 from speech.errors import AsrError, EngineError, ModelError, WorkerBroken
 from speech.listening import Listener, Usage
 from speech.models import ModelVersion
 from speech.types import SAMPLE_RATE, HeardWindow, Seconds, Window
-from speech.weights import is_folder
 
 LOADING_S: Seconds = 3600.0
 """A worker that has not loaded its model by then is given up; weights may come from the hub."""
@@ -41,19 +40,6 @@ slowest for as much sound."""
 FIRST_PACE = 2.0
 """Its slowest until it has heard something: seconds of work for a second of sound."""
 ENDING_S: Seconds = 10.0
-
-# What a worker is given of the environment. A list of what it may know and not of what it may not: a secret
-# can have any name. A library that needs another variable than these gets its line here.
-_ITS_OWN = re.compile(
-    "PATH|HOME|USER|LOGNAME|LANG|LANGUAGE|TZ|TMPDIR|TEMP|TMP|XDG_CACHE_HOME|VIRTUAL_ENV|CONDA_PREFIX|PYTHON[A-Z]+"
-    "|NVIDIA_(VISIBLE_DEVICES|DRIVER_CAPABILITIES|TF32_OVERRIDE)"
-    "|(LC|LD|DYLD|MALLOC|GLIBC|OMP|KMP|GOMP|MKL|OPENBLAS|ORT|CT2|TORCH|TORCHINDUCTOR|PYTORCH|TRITON|TOKENIZERS"
-    "|TRANSFORMERS|CUDA|CUBLAS|CUDNN|NCCL|HIP|HSA|ROCM|ROCR|MIOPEN)_.*"
-)
-_TO_FETCH = re.compile(
-    "HF_.*|HUGGING_?FACE_.*|SSL_CERT_.*|(REQUESTS|CURL)_CA_BUNDLE|(?i:(https?|all|no)_proxy)"
-)
-"""The hub's token, and a proxy's password: for a model whose weights are the hub's, and no other."""
 
 Answer: TypeAlias = HeardWindow | EngineError
 
@@ -114,6 +100,21 @@ class Place(NamedTuple):
     gpu: str | None = None
 
 
+class Pace:
+    """How long a worker may take over its windows, by what it took at its slowest until now."""
+
+    def __init__(self) -> None:
+        self._slowest: float | None = None
+
+    @contextmanager
+    def over(self, windows: Sequence[Window]) -> Iterator[Seconds]:
+        """Measures what happens meanwhile; the patience to have with it."""
+        audio_s, began = sum(window.duration_s for window in windows), time.monotonic()
+        pace = FIRST_PACE if self._slowest is None else self._slowest
+        yield STALL_BASE_S + STALL_TIMES * pace * audio_s
+        self._slowest = max(self._slowest or 0.0, (time.monotonic() - began) / audio_s)
+
+
 class Apart:
     """A process of its own (:mod:`speech.worker`), watched; it loads its model when first asked."""
 
@@ -123,7 +124,7 @@ class Apart:
         self._model, self._hardware = model, replace(hardware, device=self._place.device)
         self._child: subprocess.Popen[bytes] | None = None
         self._pipe: Connection | None = None
-        self._slowest: float | None = None
+        self._pace = Pace()
         self._closed, self._lock = False, Lock()
         self.usage: Usage | None = None
 
@@ -131,10 +132,8 @@ class Apart:
         """See :class:`Worker`."""
         if not self._child:
             self._start()
-        audio_s, began = sum(window.duration_s for window in windows), time.monotonic()
-        pace = FIRST_PACE if self._slowest is None else self._slowest
-        heard, self.usage = self._ask((list(windows), asked), STALL_BASE_S + STALL_TIMES * pace * audio_s)
-        self._slowest = max(self._slowest or 0.0, (time.monotonic() - began) / audio_s)
+        with self._pace.over(windows) as patience_s:
+            heard, self.usage = self._ask((list(windows), asked), patience_s)
         return list(heard)
 
     def _ask(self, what: Any, patience_s: Seconds) -> Any:
@@ -183,10 +182,8 @@ class Apart:
         self._ask((self._model, self._hardware), LOADING_S)
 
     def _environment(self) -> dict[str, str]:
-        fetches = bool(self._model.weights) and not is_folder(self._model.weights)
-        lists = [_ITS_OWN, _TO_FETCH] if fetches else [_ITS_OWN]
-        given = {k: v for k, v in os.environ.items() if any(names.fullmatch(k) for names in lists)}
-        return given | ({"CUDA_VISIBLE_DEVICES": self._place.gpu} if self._place.gpu else {})
+        gpu = {"CUDA_VISIBLE_DEVICES": self._place.gpu} if self._place.gpu else {}
+        return environment_of(self._model) | gpu
 
     def close(self) -> None:
         """See :class:`Worker`; another batch would get another process."""

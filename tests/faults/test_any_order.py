@@ -130,7 +130,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Any:
         return loaded[model.fingerprint]
 
     monkeypatch.setattr("speech.workers.Listener", load)
-    monkeypatch.setattr(SpeechModels, "load", lambda _, model: Transcriber(model))
+    monkeypatch.setattr(SpeechModels, "load", lambda _, model, *__: Transcriber(model))
     monkeypatch.setattr("asr_assets.transcription.DRAWN", 0)
     monkeypatch.setattr("asr_assets.word_timings.growth", lambda _: 0)
     decoder = Kept()
