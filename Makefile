@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help install demo dev dev-s3 test lint check-types unit test-long test-faults bench-ingestion bench-engine bench-comparison bench-warehouse bench-gpu bench-workers bench-scale judge screenshots audit sbom lock clean
+.PHONY: help install demo dev dev-s3 test lint check-types unit test-long test-faults bench-ingestion bench-engine bench-comparison bench-warehouse bench-orchestration bench-gpu bench-workers bench-scale judge screenshots audit sbom lock clean
 
 help:  ## What can be made
 	@grep -E '^[a-z0-9-]+:.*##' Makefile | sed -E 's/:.*##/\t/'
@@ -51,6 +51,9 @@ bench-comparison: .venv/installed-dev  ## Intervals that hold the truth, no fals
 
 bench-warehouse: .venv/installed-dev  ## A hundred million words asked and loaded; readers, kills and Postgres beside
 	$(BIN)/python -m benchmarks.warehouse
+
+bench-orchestration: .venv/installed-dev  ## What a run adds, what a crontab takes, Ray's curve, a hundred thousand batches
+	$(BIN)/python -m benchmarks.orchestration
 
 bench-gpu: .venv/installed-dev  ## large-v3-turbo's shape on a GPU, end to end; needs one with CUDA
 	$(BIN)/python -m benchmarks.gpu

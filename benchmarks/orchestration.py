@@ -1,0 +1,33 @@
+"""``make bench-orchestration``: what a run adds to the work, what the platform saves, and how far it goes."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from benchmarks.crontab import crontab
+from benchmarks.many_batches import many_batches
+from benchmarks.overhead import overhead
+from benchmarks.ray_scaling import ray_scaling
+from benchmarks.report import Check, publish
+
+PARTS = {"overhead": overhead, "crontab": crontab, "ray": ray_scaling, "batches": many_batches}
+
+
+def main(
+    only: Annotated[list[str], typer.Option(help=f"Of {', '.join(PARTS)}; nothing is written then.")] = [],  # noqa: B006
+) -> None:
+    """Measure, print, write ``results/orchestration.json``; exit code 1 when something does not hold."""
+    checks: list[Check] = []
+    for name, part in PARTS.items():
+        if not only or name in only:
+            checks += part()
+    if only:
+        for check in checks:
+            typer.echo(f"{check.check} {check.value:g} {check.unit} {check.bar}: {check.holds}")
+        sys.exit(not all(check.holds for check in checks))
+    sys.exit(not publish("orchestration", checks))
+
+
+if __name__ == "__main__":
+    typer.run(main)
