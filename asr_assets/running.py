@@ -261,7 +261,7 @@ def _told(home: Path) -> Iterator[None]:
     except _lost_connection() as error:
         said = first_line(getattr(error.__cause__, "orig", error))
         raise AsrError(
-            f"PostgreSQL, where {home / 'dagster.yaml'} has Dagster keep its state, is out of reach ({said}); "
+            f"Dagster keeps its state in PostgreSQL by {home / 'dagster.yaml'}, which is out of reach ({said}); "
             "start it, or correct DAGSTER_POSTGRES_HOST and its kin"
         ) from error
 
