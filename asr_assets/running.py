@@ -261,7 +261,7 @@ def _told(home: Path) -> Iterator[None]:
     except _lost_connection() as error:
         said = first_line(getattr(error.__cause__, "orig", error))
         raise AsrError(
-            f"Dagster keeps its state in PostgreSQL by {home / 'dagster.yaml'}, which is out of reach ({said}); "
+            f"PostgreSQL is out of reach ({said}), where {home / 'dagster.yaml'} has Dagster keep its state: "
             "start it, or correct DAGSTER_POSTGRES_HOST and its kin"
         ) from error
 

@@ -1,10 +1,10 @@
 """A platform that has seen very many batches: its ingest log, and Dagster's database.
 
-Through Dagster's own API the events of a batch take seconds. Here SQL writes the rows of one real run again for
-each other batch, with batch, run and numbers replaced; :func:`differences` says whether that is what another
-real run writes. Of its rows those are copied that questions about assets, batches and runs can meet: the run and
-its tags, what was planned and materialized, data versions, checks. The other events of a run (of steps,
-resources and checks) are found by its id alone, and would be 8 GB.
+Through Dagster's own API the events of a batch take seconds. Here SQL writes the rows of one real run again
+for each other batch, with batch, run and numbers replaced; :func:`differences` says whether that is what
+another real run writes. Of its rows those are copied that questions about assets, batches and runs can meet:
+the run and its tags, what was planned and materialized, data versions, checks. The other events of a run (of
+steps, resources and checks) are found by its id alone, and would be 8 GB.
 """
 
 import re

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -244,20 +244,40 @@ def _tick(root: Path, home: Path) -> dict[str, Seconds]:
         sensor = LOCATION | {"sensorName": "new_batches"}
         said = graphql(port, SET_CURSOR, {"sensor": sensor, "cursor": batch_key(log.tail)})["setSensorCursor"]
         assert said == {"__typename": "Sensor"}, said
-    _arrive(root, f"{home.name}-0")
     rounds: list[dict[str, Seconds]] = []
-    with DagsterInstance.from_config(str(home)) as instance, _started(root, "dagster-daemon", "run"):
-        for number in range(1, 2 + ROUNDS):
+    with DagsterInstance.from_config(str(home)) as instance, ExitStack() as ended:
+        for number in range(1 + ROUNDS):
             began, wanted = time.time(), log.tail + NEW
-            _wait(lambda wanted=wanted: log.skip() or log.tail >= wanted)
-            _wait(lambda at=time.time(): any(tick.runs for tick in _ticks(instance, at)["new_batches"]))
-            ticks = _ticks(instance, began)
-            rounds.append({name: max(tick.seconds for tick in found) for name, found in ticks.items()})
             _arrive(root, f"{home.name}-{number}")
+            if not number:
+                ended.enter_context(_started(root, "dagster-daemon", "run"))
+            rounds.append(_round(instance, log, began, wanted))
     typer.echo(f"{home.name}: the longest ticks, by round: {rounds}", err=True)
     cold, *warm = rounds
     return {f"{name}_cold": seconds for name, seconds in cold.items()} | {
         f"{name}_warm": statistics.median(found[name] for found in warm) for name in WATCHED
+    }
+
+
+def _arrive(root: Path, name: str) -> None:
+    """New videos, all at once, in a folder of this name."""
+    folder = root / "arriving"
+    folder.mkdir()
+    for n in range(NEW):
+        (folder / f"{n}.mp4").write_bytes(b"no video")
+    folder.rename(root / "videos" / name)
+
+
+def _round(
+    instance: DagsterInstance, log: NumberedLog[IngestEntry], began: float, wanted: int
+) -> dict[str, Seconds]:
+    """Each sensor's longest tick until new videos are in the log, and some of their batches asked for."""
+    _wait(lambda: log.skip() or log.tail >= wanted)
+    recorded = time.time()
+    _wait(lambda: any(tick.runs for tick in _ticks(instance, "new_batches") if tick.began > recorded))
+    return {
+        name: max(tick.seconds for tick in _ticks(instance, name) if tick.began + tick.seconds > began)
+        for name in WATCHED
     }
 
 
@@ -269,29 +289,23 @@ def _wait(what: Callable[[], object]) -> None:
 
 
 class _Tick(NamedTuple):
+    began: float
     seconds: Seconds
     runs: int
 
 
-def _ticks(instance: DagsterInstance, since: float) -> dict[str, list[_Tick]]:
-    """The ticks of both sensors that began since then, and ended: all that the daemon does is in them."""
-    ended: dict[str, list[_Tick]] = {name: [] for name in WATCHED}
-    for state in instance.all_instigator_state(instigator_type=InstigatorType.SENSOR):
-        if state.instigator_name in ended:
-            for tick in instance.get_ticks(state.instigator_origin_id, state.selector_id, after=since):
-                if tick.end_timestamp:
-                    seconds = tick.end_timestamp - tick.timestamp
-                    ended[state.instigator_name].append(_Tick(seconds, len(tick.run_ids)))
-    return ended
-
-
-def _arrive(root: Path, name: str) -> None:
-    """New videos, all at once, in a folder of this name."""
-    folder = root / "arriving"
-    folder.mkdir()
-    for n in range(NEW):
-        (folder / f"{n}.mp4").write_bytes(b"no video")
-    folder.rename(root / "videos" / name)
+def _ticks(instance: DagsterInstance, sensor: str) -> list[_Tick]:
+    """A sensor's ticks that have ended: all that the daemon does for one is in it."""
+    (state,) = [
+        state
+        for state in instance.all_instigator_state(instigator_type=InstigatorType.SENSOR)
+        if state.instigator_name == sensor
+    ]
+    return [
+        _Tick(tick.timestamp, tick.end_timestamp - tick.timestamp, len(tick.run_ids))
+        for tick in instance.get_ticks(state.instigator_origin_id, state.selector_id)
+        if tick.end_timestamp
+    ]
 
 
 def main(batches: int = BATCHES_THERE) -> None:
