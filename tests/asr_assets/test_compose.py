@@ -24,8 +24,6 @@ from tests.asr_assets.test_dev import ends_of
 from tests.asr_assets.test_life import everything_in
 from tests.conftest import ROOT, Platform
 
-pytestmark = pytest.mark.xdist_group("postgres")
-
 DEPLOY = ROOT / "deploy" / "compose"
 COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
@@ -60,6 +58,7 @@ def test_what_is_secret_is_asked_for_and_kept_out_of_git() -> None:
     assert all(asked <= SERVICES[name]["environment"].keys() for name in OURS)
 
 
+@pytest.mark.xdist_group("postgres")
 def test_the_instance_keeps_its_state_in_postgres_and_is_else_as_the_local_one(
     dagster_postgres: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -78,6 +77,7 @@ def test_the_instance_keeps_its_state_in_postgres_and_is_else_as_the_local_one(
     assert {key for key in local if ours[key] != local[key]} == {"compute_logs"}
 
 
+@pytest.mark.xdist_group("postgres")
 @pytest.mark.parametrize(
     ("missing", "said"),
     [
@@ -109,6 +109,11 @@ class Containers:
         self._workspace.write_text(
             workspace.replace("host: code", "host: 127.0.0.1").replace("port: 4000", f"port: {self._port}")
         )
+
+    def command(self, service: str) -> list[str]:
+        program, *arguments = SERVICES[service]["command"]
+        own = {"0.0.0.0": "127.0.0.1", "deploy/compose/workspace.yaml": str(self._workspace)}
+        return [str(Path(sys.executable).with_name(program)), *(own.get(a, a) for a in arguments)]
 
     def home(self, service: str) -> Path:
         """As the entrypoint makes it; that of code is a volume."""
@@ -165,7 +170,9 @@ def test_a_killed_container_goes_on_and_what_steps_print_is_in_the_bucket_withou
     assert all(key.startswith("logs/storage/") for key in logs)
     assert any(b"process_batch" in log for log in logs.values())
     assert not any(b"canary" in log for log in logs.values())
-    assert "canary" not in everything_in_postgres(postgres_server) + everything_in(platform.root)
+    kept = everything_in_postgres(postgres_server)
+    assert "process_batch" in kept
+    assert "canary" not in kept + everything_in(platform.root)
 
 
 def everything_in_postgres(url: str) -> str:
