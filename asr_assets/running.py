@@ -259,9 +259,9 @@ def _told(home: Path) -> Iterator[None]:
             f"{home}: Dagster cannot keep its own state there ({said}); make room, or set DAGSTER_HOME"
         ) from error
     except _lost_connection() as error:
-        said = first_line(getattr(error.__cause__, "orig", error))
+        why = first_line(getattr(error.__cause__, "orig", error))
         raise AsrError(
-            f"PostgreSQL is out of reach ({said}), where {home / 'dagster.yaml'} has Dagster keep its state: "
+            f"PostgreSQL is out of reach ({why}), where {home / 'dagster.yaml'} has Dagster keep its state: "
             "start it, or correct DAGSTER_POSTGRES_HOST and its kin"
         ) from error
 
