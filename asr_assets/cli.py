@@ -254,12 +254,11 @@ def erase(
 @app.command()
 def dev(port: Annotated[int, typer.Option(help="Port of the UI, on this machine only")] = 3000) -> None:
     """Start Dagster's UI and its daemon, with the sensors on."""
-    from asr_assets.launchers import Launcher, become
-    from asr_assets.running import prepare_home
+    from asr_assets.launchers import Launcher
+    from asr_assets.running import start
 
     settings = Settings.from_env()
-    home = prepare_home(settings)
-    become(Launcher.DAEMON, home)
+    start(Launcher.DAEMON, settings)
     try:
         socket.create_server(("127.0.0.1", port)).close()
     except OSError as error:
@@ -267,9 +266,26 @@ def dev(port: Annotated[int, typer.Option(help="Port of the UI, on this machine 
     if folder := local_path(settings.source_url):
         folder.mkdir(parents=True, exist_ok=True)
     err.print(f"watching {settings.source_url}; UI on http://127.0.0.1:{port}")
+    _become_dagster("dev", "-w", str(HOME / "workspace.yaml"), "-h", "127.0.0.1", "-p", str(port))
+
+
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="The address to listen on")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The port to listen on")] = 4000,
+) -> None:
+    """Serve sensors and runs to a UI and a daemon that are started elsewhere, as in deploy/compose."""
+    from asr_assets.launchers import Launcher
+    from asr_assets.running import start
+
+    start(Launcher.DAEMON, Settings.from_env())
+    module = ("-m", "asr_assets.definitions", "--location-name", "asr_platform")
+    _become_dagster("api", "grpc", "-h", host, "-p", str(port), *module)
+
+
+def _become_dagster(*arguments: str) -> None:
     dagster = str(Path(sys.executable).with_name("dagster"))
-    workspace = str(HOME / "workspace.yaml")
-    os.execv(dagster, [dagster, "dev", "-w", workspace, "-h", "127.0.0.1", "-p", str(port)])
+    os.execv(dagster, [dagster, *arguments])
 
 
 def main() -> None:

@@ -1,5 +1,7 @@
 """Run the platform's jobs from the command line: the same jobs, in this process, without a daemon."""
 
+import os
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +11,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from dagster import MAX_RUNTIME_SECONDS_TAG, AssetCheckSeverity, AssetKey, RunConfig
+from dagster import (
+    MAX_RUNTIME_SECONDS_TAG,
+    AssetCheckSeverity,
+    AssetKey,
+    DagsterInstance,
+    DagsterInvalidConfigError,
+    RunConfig,
+)
+from dagster_shared.check import CheckError
 from dagster_shared.error import SerializableErrorInfo
 from sqlalchemy.exc import OperationalError
 
@@ -45,7 +55,7 @@ from sensors.batches import (
 from sensors.metering import collect
 from sensors.reconciling import reconcile
 from sensors.sentences import of_ours, text_of
-from speech.errors import AsrError
+from speech.errors import AsrError, first_line
 from speech.models import ModelVersion
 
 INSTANCE_CONFIG = HOME / "deploy" / "local" / "dagster.yaml"
@@ -70,6 +80,23 @@ def prepare_home(settings: Settings) -> Path:
     return home
 
 
+def start(launcher: Launcher, settings: Settings) -> DagsterInstance:
+    """Be this launcher; Dagster's instance.
+
+    Raises AsrError when another process is, or when Dagster's own state is out of reach.
+    """
+    home = prepare_home(settings)
+    config = home / "dagster.yaml"
+    try:
+        with _told(home):
+            return become(launcher, home)
+    except (DagsterInvalidConfigError, CheckError) as error:
+        named = re.findall(r"\benv: *(\w+)", config.read_text(encoding="utf-8"))
+        if missing := [name for name in named if name not in os.environ]:
+            raise AsrError(f"{config} asks for {', '.join(missing)}: set what is missing") from error
+        raise AsrError(f"{config}: {first_line(error)}; correct it, or install what it names") from error
+
+
 @dataclass
 class Runner:
     """The platform in one process."""
@@ -78,9 +105,7 @@ class Runner:
     workers: int = 1
 
     def __post_init__(self) -> None:
-        home = prepare_home(self.settings)
-        with _told(home):
-            self.instance = become(Launcher.COMMAND_LINE, home)
+        self.instance = start(Launcher.COMMAND_LINE, self.settings)
         resources = defs.resources or {}
         self.source, self.store = resources["source"], resources["store"]
         self.models = resources["speech_models"]
@@ -237,7 +262,7 @@ class Runner:
 
 @contextmanager
 def _told(home: Path) -> Iterator[None]:
-    """What Dagster raises when its own SQLite cannot be written, in a sentence."""
+    """What Dagster raises when its own database cannot be written, or reached, in a sentence."""
     try:
         yield
     except (OperationalError, sqlite3.OperationalError) as error:
@@ -245,6 +270,21 @@ def _told(home: Path) -> Iterator[None]:
         raise AsrError(
             f"{home}: Dagster cannot keep its own state there ({said}); make room, or set DAGSTER_HOME"
         ) from error
+    except _lost_connection() as error:
+        why = first_line(getattr(error.__cause__, "orig", error))
+        raise AsrError(
+            f"PostgreSQL is out of reach ({why}), where {home / 'dagster.yaml'} has Dagster keep its state: "
+            "start it, or correct DAGSTER_POSTGRES_HOST and its kin"
+        ) from error
+
+
+def _lost_connection() -> tuple[type[Exception], ...]:
+    """What dagster-postgres raises once it has asked often enough; it need not be installed."""
+    try:
+        from dagster_postgres.utils import DagsterPostgresException
+    except ImportError:
+        return ()
+    return (DagsterPostgresException,)
 
 
 def _interrupted(error: SerializableErrorInfo | None) -> bool:

@@ -24,6 +24,9 @@ COMPARE_MODELS = "compare_models"
 COPY_WORDS = "copy_words"
 RECONCILE = "reconcile"
 
+READING_S: Seconds = 5.0
+"""How long a tick reads a long ingest log, after a restart, before it lets other sensors tick."""
+
 UNDER_WAY = [
     DagsterRunStatus.NOT_STARTED,
     DagsterRunStatus.STARTING,

@@ -12,7 +12,7 @@ from resources.published import JsonObject
 from resources.retries import revive
 from resources.source import Look, Source
 from resources.store import Store
-from sensors.batches import BatchLimits, record
+from sensors.batches import READING_S, BatchLimits, record
 from sensors.patience import patiently
 from speech.errors import SourceUnavailable
 from speech.types import Seconds
@@ -51,9 +51,9 @@ def look_on(source: Source, store: Store, log: IngestLog, limits: BatchLimits) -
     being saved is looked at again, and known by then. Raises :class:`~speech.errors.SourceUnavailable` when
     what was found before that is recorded.
     """
-    until = time.monotonic() + TICK_S
-    if not log.catch_up(until):
+    if not log.catch_up(time.monotonic() + READING_S):
         return f"reading the ingest log, at entry {log.tail}"
+    until = time.monotonic() + TICK_S
     former = Position.read(store, layout.LISTING)
     look = source.look(former.after if former and former.source == source.url else None, until)
     troubles: list[SourceUnavailable] = []

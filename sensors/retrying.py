@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from itertools import groupby
+from itertools import groupby, islice
 
 from dagster import (
     DagsterInstance,
@@ -20,7 +20,7 @@ from resources.retries import Pending, all_pending
 from resources.routing import Routing
 from resources.store import Store
 from sensors.batches import PROCESS_BATCH, Steps, at_work
-from sensors.offering import with_partitions, with_steps
+from sensors.offering import RUNS_PER_TICK, with_partitions, with_steps
 
 
 def retry_sensor(steps: Steps, interval_s: int = 60) -> SensorDefinition:
@@ -36,7 +36,8 @@ def retry_sensor(steps: Steps, interval_s: int = 60) -> SensorDefinition:
     def videos_to_retry(
         context: SensorEvaluationContext, store: Store, speech_models: SpeechModels
     ) -> SensorResult | SkipReason:
-        requests = list(due(all_pending(store), context.instance, datetime.now(UTC)))
+        asked = due(all_pending(store), context.instance, datetime.now(UTC))
+        requests = list(islice(asked, RUNS_PER_TICK))
         if not requests:
             return SkipReason("nothing is due")
         return SensorResult(

@@ -92,6 +92,13 @@ class Platform:
         ours = {"ASR_SOURCE_URL": str(self.videos), "ASR_STORE_URL": str(self.root / "data")}
         return clean | ours | self.env
 
+    def keep_dagster_in(self, database: dict[str, str]) -> None:
+        """Have Dagster's state as deploy/compose has it."""
+        self.env |= database
+        home = self.root / "data" / "dagster"
+        home.mkdir(parents=True)
+        shutil.copy(ROOT / "deploy" / "compose" / "dagster.yaml", home)
+
     def add(self, *names: str) -> None:
         for name in names:
             shutil.copy2(SAMPLES / name, self.videos / name)
@@ -194,6 +201,27 @@ def postgres_server() -> Iterator[str]:
 
     with server() as url:
         yield url
+
+
+@pytest.fixture
+def dagster_postgres(postgres_server: str, s3_env: dict[str, str], bucket: str) -> dict[str, str]:
+    """What deploy/compose/dagster.yaml asks of the environment: an empty database, a bucket for logs."""
+    import psycopg
+
+    with psycopg.connect(postgres_server, autocommit=True) as connection:
+        connection.execute("DROP SCHEMA public CASCADE")
+        connection.execute("CREATE SCHEMA public")
+    return s3_env | {
+        "DAGSTER_POSTGRES_HOST": "",
+        "PGHOST": postgres_server.partition("host=")[2],  # its socket
+        "DAGSTER_POSTGRES_DB": "postgres",
+        "DAGSTER_POSTGRES_USER": "postgres",
+        "DAGSTER_POSTGRES_PASSWORD": "canary/of:postgres@",
+        "DAGSTER_LOGS_BUCKET": bucket,
+        "DAGSTER_LOGS_PREFIX": "logs",
+        "AWS_SECRET_ACCESS_KEY": "canary-of-aws",
+        "HF_TOKEN": "canary-of-the-hub",
+    }
 
 
 @pytest.fixture

@@ -19,10 +19,13 @@ from tests.conftest import Platform
 pytestmark = [pytest.mark.long, pytest.mark.xdist_group("dev")]
 
 
-@pytest.fixture
-def platform(tmp_path: Path) -> Platform:
+@pytest.fixture(params=["sqlite", "postgres"])
+def platform(tmp_path: Path, request: pytest.FixtureRequest) -> Platform:
     """Both model versions of a clone."""
-    return Platform(tmp_path)
+    platform = Platform(tmp_path)
+    if request.param == "postgres":
+        platform.keep_dagster_in(request.getfixturevalue("dagster_postgres"))
+    return platform
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from resources.source_local import LocalFolder
 from resources.store import Store
 from sensors.batches import BATCHES, PROCESS_BATCH, BatchLimits, Steps
 from sensors.listing import listing_sensor
-from sensors.offering import OFFERED_PER_TICK, offering_sensor, to_offer, to_retry
+from sensors.offering import OFFERED_PER_TICK, RUNS_PER_TICK, offering_sensor, to_offer, to_retry
 from speech.errors import SourceUnavailable
 from tests.conftest import ROOT
 
@@ -82,6 +82,22 @@ def test_a_tick_repeated_because_its_cursor_was_lost_offers_the_same_batch(watch
     log = IngestLog(watch.store)
     log.catch_up()
     assert log.batches == ["00000001"]
+
+
+def test_a_tick_asks_for_a_few_runs_failed_ones_first_and_the_next_goes_on(watch: Watch) -> None:
+    """The daemon makes runs one by one, and nothing else ticks meanwhile."""
+    for n in range(2 * (RUNS_PER_TICK + 2)):
+        watch.put(f"{n:02d}.mp4")
+    first = watch.tick()
+    assert first == [f"{n:08d}" for n in range(1, RUNS_PER_TICK + 1)]
+    for batch in first[1:]:
+        run = watch.instance.create_run_for_job(process_batch, tags={"dagster/partition": batch})
+        watch.instance.report_run_failed(run)
+    new = [f"{RUNS_PER_TICK + n:08d}" for n in (1, 2)]
+    assert watch.tick() == [*first[1:], new[0]]
+    for batch in first[1:]:
+        watch.instance.create_run_for_job(process_batch, tags={"dagster/partition": batch})
+    assert watch.tick() == [new[1]]
 
 
 def test_a_changed_video_is_offered_again_and_an_unchanged_one_is_not(watch: Watch) -> None:
