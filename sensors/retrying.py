@@ -1,5 +1,6 @@
 """The retry sensor: runs batches again whose videos failed for a reason that may have passed."""
 
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from itertools import groupby
@@ -15,12 +16,13 @@ from dagster import (
     sensor,
 )
 
+from resources.ingest_log import shared_log
 from resources.models import SpeechModels
-from resources.retries import Pending, all_pending
+from resources.retries import Pending, revived
 from resources.routing import Routing
 from resources.store import Store
 from sensors.batches import PROCESS_BATCH, Steps, at_work
-from sensors.offering import with_partitions, with_steps
+from sensors.offering import TICK_S, with_partitions, with_steps
 
 
 def retry_sensor(steps: Steps, interval_s: int = 60) -> SensorDefinition:
@@ -36,7 +38,10 @@ def retry_sensor(steps: Steps, interval_s: int = 60) -> SensorDefinition:
     def videos_to_retry(
         context: SensorEvaluationContext, store: Store, speech_models: SpeechModels
     ) -> SensorResult | SkipReason:
-        requests = list(due(all_pending(store), context.instance, datetime.now(UTC)))
+        log, now = shared_log(store.url), datetime.now(UTC)
+        if not log.catch_up(time.monotonic() + TICK_S):
+            return SkipReason(f"reading the ingest log, at entry {log.tail}")
+        requests = list(due(revived(store, log, now), context.instance, now))
         if not requests:
             return SkipReason("nothing is due")
         return SensorResult(

@@ -197,4 +197,4 @@ def test_a_video_that_is_deleted_before_it_is_read_is_missing_and_the_rest_goes_
     assert bench.process(batch, *([] if when == "before it is probed" else rest)).success
     assert bench.ended(batch) == {"in/quiet.mp4": "no_speech", "in/talk.mp4": "missing"}
     assert [pending.tries for pending in all_pending(store)] == [1]
-    assert reconcile(bench.source, store, bench.log, AT_ONCE).deleted == 1
+    assert reconcile(bench.source, bench.log, AT_ONCE).deleted == 1
