@@ -50,7 +50,7 @@ def reconciliation_asset(limits: BatchLimits, steps: Steps) -> AssetsDefinition:
         """Compare, record the difference, and say how large it was."""
         log = shared_log(store.url)
         with patience_with_the_source(context):
-            found = reconcile(source, store, log, limits)
+            found = reconcile(source, log, limits)
         unsettled = [pending.batch for pending in all_pending(store)]
         counts = asdict(found) | {
             "batches": len(found.batches),

@@ -118,7 +118,7 @@ class Runner:
     def ingest(self) -> list[str]:
         """Record what is new and what is gone, nothing being too young or too few; all batches there are."""
         log = IngestLog(self.store)
-        reconcile(self.source, self.store, log, BatchLimits.of(self.settings).at_once)
+        reconcile(self.source, log, BatchLimits.of(self.settings).at_once)
         return log.batches
 
     def missing(self, batch: str) -> list[AssetKey]:

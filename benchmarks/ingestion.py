@@ -64,7 +64,7 @@ def burst(objects: int, seed: int) -> Iterator[Check]:
         before = compare(source, log)
         typer.echo(f"after {len(ticks)} ticks, before reconciling: {before}", err=True)
         began = time.monotonic()
-        found = reconcile(source, store, log, BatchLimits().at_once)
+        found = reconcile(source, log, BatchLimits().at_once)
         typer.echo(f"reconciled {objects} objects in {time.monotonic() - began:.0f} s: {found}", err=True)
         fresh = IngestLog(store)
         difference = compare(source, fresh)
@@ -100,7 +100,7 @@ def hostile_keys() -> Iterator[Check]:
     with tempfile.TemporaryDirectory() as folder, bucket(Plan(named=HOSTILE), 0) as server:
         os.environ["AWS_ENDPOINT_URL"], _ = server.recv()
         store, source = Store(url=f"file://{folder}/store"), Source(url=f"s3://{BUCKET}", s3=S3())
-        reconcile(source, store, IngestLog(store), BatchLimits().at_once)
+        reconcile(source, IngestLog(store), BatchLimits().at_once)
         warehouse = Warehouse(path=f"{folder}/warehouse.duckdb")
         with warehouse.exclusive():
             warehouse.load(store, lambda *_: None)

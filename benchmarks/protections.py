@@ -113,7 +113,7 @@ PROTECTIONS = {
             "            for batch in not_started(offered, context.instance)",
             "partition_key=batch)\n            for batch in offered",
         ),
-        Protection(27, "if failures and len(failures) < TRIES:", "if False:"),
+        Protection(27, "if not 0 < len(failures) <= len(WAITS):", "if True:"),
         Protection(28, "if not is_finished(batch, steps, routing, store)", "if True"),
     ],
     "asr_assets/running.py": [

@@ -38,6 +38,7 @@ class IngestIndex:
                 key_id BLOB PRIMARY KEY, video_id BLOB, number INTEGER NOT NULL, batch INTEGER NOT NULL,
                 look INTEGER NOT NULL DEFAULT 0, source INTEGER NOT NULL
             ) WITHOUT ROWID;
+            CREATE INDEX returned ON current (video_id) WHERE number > batch AND video_id IS NOT NULL;
             CREATE TABLE former (video_id BLOB PRIMARY KEY, batch INTEGER NOT NULL) WITHOUT ROWID;
             """
         )
@@ -76,6 +77,11 @@ class IngestIndex:
     def is_former(self, video_id: bytes) -> bool:
         """Whether a version was current once, and then was not."""
         return self._one("SELECT 1 FROM former WHERE video_id = ?", video_id) is not None
+
+    def returned_in(self, video_id: bytes) -> int:
+        """The entry by which a version that is current is there again; 0 when it never went away."""
+        row = self._one("SELECT number FROM current WHERE video_id = ? AND number > batch", video_id)
+        return row[0] if row else 0
 
     def erase(self, video_id: bytes, done: bool) -> None:
         """A version must never come back; ``done`` when nothing is left of it."""

@@ -182,10 +182,10 @@ class IngestLog:
             self._take_in(entry.observations() if entry else ())
         return entry
 
-    def batch_of(self, video: Video) -> str:
-        """The batch in which a video that is current was new."""
+    def seen_again(self, video_ids: Iterable[str]) -> int:
+        """The newest entry by which one of these versions is current once more; 0 when none is."""
         with self._lock:
-            return batch_key(self._index.get(video.ids.key).batch)
+            return max((self._index.returned_in(bytes.fromhex(each)) for each in video_ids), default=0)
 
     def erase(self, video_ids: Collection[str], named_in: Collection[int], done: bool) -> None:
         """Record that every trace of these versions is being removed, or that this is ``done``.

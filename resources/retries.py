@@ -5,7 +5,6 @@ from datetime import datetime, timedelta
 
 from resources import layout
 from resources.ingest_log import IngestLog
-from resources.observations import IngestEntry
 from resources.published import JsonObject, Status, TranscriptsHead
 from resources.store import Store
 
@@ -24,6 +23,8 @@ class Pending(JsonObject, frozen=True):
     tries: int
     ended_at: datetime
     video_ids: tuple[str, ...]
+    seen_again: int = 0
+    """The newest entry of the ingest log that had one of them be there again, as far as that was noticed."""
 
     @property
     def due_at(self) -> datetime | None:
@@ -39,19 +40,34 @@ def remember(store: Store, head: TranscriptsHead, now: datetime) -> None:
     )
     former = Pending.read(store, key)
     if failed:
-        tries = former.tries + 1 if former else 1
-        pending = Pending(batch=head.batch, model=head.model, tries=tries, ended_at=now, video_ids=failed)
+        # The tries that others have used up are none of a video that has only now failed.
+        known = former if former and set(failed).issubset(former.video_ids) else None
+        pending = Pending(
+            batch=head.batch,
+            model=head.model,
+            tries=known.tries + 1 if known else 1,
+            ended_at=now,
+            video_ids=failed,
+            seen_again=known.seen_again if known else 0,
+        )
         store.put(key, pending.model_dump_json().encode())
     elif former:
         store.delete(key)
 
 
-def revive(store: Store, log: IngestLog, entry: IngestEntry) -> None:
-    """Videos that are there again: what of their batches failed is tried again from the beginning."""
-    for batch in sorted({log.batch_of(video) for video in entry.seen_again}):
-        for pending in all_pending(store, batch):
-            again = pending.model_copy(update={"tries": 1, "ended_at": entry.observed_at})
-            store.put(layout.retry(batch, pending.model), again.model_dump_json().encode())
+def revived(store: Store, log: IngestLog, now: datetime) -> Iterator[Pending]:
+    """Everything that may be tried again; from the beginning where a video is there again.
+
+    That follows from the log, whoever wrote the entry and was killed thereafter.
+    """
+    for pending in all_pending(store):
+        number = log.seen_again(pending.video_ids)
+        if number > pending.seen_again:
+            again = pending.model_copy(update={"tries": 1, "ended_at": now, "seen_again": number})
+            store.put(layout.retry(again.batch, again.model), again.model_dump_json().encode())
+            yield again
+        else:
+            yield pending
 
 
 def all_pending(store: Store, batch: str | None = None) -> Iterator[Pending]:

@@ -22,13 +22,10 @@ from speech.errors import Reason, SourceObjectError, SourceUnavailable
 from speech.media import ByteSource
 
 _READ_AHEAD = 8 << 20
-_THIS_OBJECT_ONLY = {
-    *("AccessDenied", "403", "InvalidObjectState", "KMS.DisabledException", "MethodNotAllowed"),
-    "InvalidRequest",  # it is encrypted with a key of its customer's
-}
-"""Answers about one object: archived, or under another policy or key than the bucket that was listed."""
+_BUSY = {429, 502, 503, 504}
+"""Statuses of a bucket that has too much to do, or of what stands in front of it."""
 
-_UNSURE = {"400", "403", "404"}
+_UNSURE = {"400", "403", "404", "500"}
 """Answers to HEAD, which have no text, that may be about one object only."""
 
 _NO_KEY = {"KeyTooLongError", "InvalidURI", "InvalidArgument"}
@@ -38,6 +35,12 @@ _NO_KEY = {"KeyTooLongError", "InvalidURI", "InvalidArgument"}
 def _code(error: BotoCoreError | ClientError) -> str:
     """What went wrong, in a word: S3's own, else boto's."""
     return error.response["Error"]["Code"] if isinstance(error, ClientError) else type(error).__name__
+
+
+def _is_passing(error: ClientError) -> bool:
+    """Whether the next request may have another answer: of this one's object it says nothing."""
+    status, code = error.response["ResponseMetadata"]["HTTPStatusCode"], _code(error)
+    return status in _BUSY or code.startswith("Expired") or "Throttling" in code
 
 
 class S3Bucket:
@@ -75,7 +78,7 @@ class S3Bucket:
             except ClientError as error:
                 if _code(error) not in _UNSURE:
                     raise
-            # To HEAD, an object that is gone, one that is forbidden or has a key of its customer's, and a
+            # To HEAD, an object that is gone, forbidden, broken or under a key of its customer's, and a
             # bucket that is gone may look alike. A listing tells them apart; it costs ten times as much.
             listed = self._client.list_objects_v2(Bucket=self._bucket, Prefix=key, MaxKeys=1)
         except (BotoCoreError, ClientError) as error:
@@ -142,7 +145,7 @@ class _S3Object:
                     Reason.SUPERSEDED,
                     f"{self._video.key}: changed since it was ingested; the new version is ingested apart",
                 ) from error
-            if code in _THIS_OBJECT_ONLY:
+            if not _is_passing(error) and self._bucket_answers():
                 raise SourceObjectError(
                     Reason.UNREADABLE_OBJECT,
                     f"{self._video.key}: s3://{self._bucket} refuses to read it: {code}",
@@ -153,6 +156,14 @@ class _S3Object:
         if len(data) != last - offset + 1:
             raise SourceUnavailable(f"s3://{self._bucket} broke off in the middle of an answer")
         return data
+
+    def _bucket_answers(self) -> bool:
+        """Whether only this object is refused: archived, forbidden, its key or its disk lost."""
+        try:
+            self._client.list_objects_v2(Bucket=self._bucket, Prefix=self._video.key, MaxKeys=1)
+        except (BotoCoreError, ClientError):
+            return False
+        return True
 
     def _answer(self, offset: int, last: int, tries: int = TRIES) -> bytes:
         answer = self._client.get_object(

@@ -30,13 +30,15 @@ from pydantic import BaseModel, Field
 
 from resources.alerts import AlertHook, AlertRefused
 from sensors.batches import COMPARE_MODELS, COPY_WORDS, LOAD_WORDS, PARTITION_TAG, PROCESS_BATCH, RECONCILE
-from sensors.offering import TRIES
 from sensors.sentences import why_it_failed
 from speech.types import Seconds
 
 TRIED_AGAIN = (PROCESS_BATCH, LOAD_WORDS, COMPARE_MODELS, COPY_WORDS, RECONCILE)
 """Jobs that sensors and the schedule start again by themselves; who starts another has to hear of its first
 failure."""
+
+TOLD_AFTER = 3
+"""Failures in a row. A batch is tried for hours yet, and what comes of that is told, too."""
 
 FINISHED = [DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED]
 MADE = {AssetCheckExecutionRecordStatus.SUCCEEDED, AssetCheckExecutionRecordStatus.FAILED}
@@ -195,9 +197,9 @@ def _final(instance: DagsterInstance, run: DagsterRun) -> str | None:
     same = RunsFilter(
         job_name=run.job_name, tags={PARTITION_TAG: batch} if batch else None, statuses=FINISHED
     )
-    ends = [newest.status for newest in instance.get_runs(same, limit=TRIES)]
-    failed_each_time = ends == [DagsterRunStatus.FAILURE] * TRIES
-    return f"{run.job_name} failed {TRIES} times in a row" if failed_each_time else None
+    ends = [newest.status for newest in instance.get_runs(same, limit=TOLD_AFTER)]
+    failed_each_time = ends == [DagsterRunStatus.FAILURE] * TOLD_AFTER
+    return f"{run.job_name} failed {TOLD_AFTER} times in a row" if failed_each_time else None
 
 
 def _failed_checks(

@@ -21,7 +21,6 @@ from resources.event_queue import EventQueue, Message
 from resources.ingest_log import IngestLog, shared_log
 from resources.observations import Video
 from resources.published import JsonObject
-from resources.retries import revive
 from resources.source import LOOK_UPS, Source, ask_each
 from resources.store import Store
 from sensors.batches import BatchLimits, record
@@ -163,7 +162,7 @@ def take_events(queue: EventQueue, source: Source, store: Store, log: IngestLog,
         }
     # An event comes when the upload is complete: nothing is too young.
     of_any_age = replace(limits, min_age_s=0.0)
-    left = record_changes(set().union(*told.values()), source, store, log, of_any_age, until + LOOK_UP_S)
+    left = record_changes(set().union(*told.values()), source, log, of_any_age, until + LOOK_UP_S)
     queue.delete([message for message, keys in told.items() if keys.isdisjoint(left)])
     waiting = [message for message, keys in told.items() if not keys.isdisjoint(left)]
     queue.postpone(waiting, limits.wait_s)
@@ -174,7 +173,6 @@ def take_events(queue: EventQueue, source: Source, store: Store, log: IngestLog,
 def record_changes(
     changed: Collection[str],
     source: Source,
-    store: Store,
     log: IngestLog,
     limits: BatchLimits,
     until: Seconds = inf,
@@ -194,8 +192,7 @@ def record_changes(
     known = ask_each(partial(log.current, source.name), missing)
     gone = [video for video in known if video and source.covers(video)]
     found = [video for video in there.values() if video]
-    for entry in record(log, found, limits, as_of):
-        revive(store, log, entry)
+    list(record(log, found, limits, as_of))
     if gone:
         log.append([], gone, as_of)
     unsettled = [video.key for video in found if log.is_news(video)]

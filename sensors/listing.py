@@ -9,7 +9,6 @@ from resources import layout
 from resources.ingest_log import IngestLog, shared_log
 from resources.observations import Video
 from resources.published import JsonObject
-from resources.retries import revive
 from resources.source import Look, Source
 from resources.store import Store
 from sensors.batches import READING_S, BatchLimits, record
@@ -57,10 +56,7 @@ def look_on(source: Source, store: Store, log: IngestLog, limits: BatchLimits) -
     former = Position.read(store, layout.LISTING)
     look = source.look(former.after if former and former.source == source.url else None, until)
     troubles: list[SourceUnavailable] = []
-    added = []
-    for entry in record(log, _until_trouble(look, troubles), limits, as_of=log.tail):
-        revive(store, log, entry)
-        added.append(entry)
+    added = list(record(log, _until_trouble(look, troubles), limits, as_of=log.tail))
     if look.position is not None:
         position = Position(source=source.url, after=look.position)
         store.put(layout.LISTING, position.model_dump_json().encode())

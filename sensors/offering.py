@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from itertools import islice, takewhile
+from itertools import groupby, islice, takewhile
 
 from dagster import (
     AddDynamicPartitionsRequest,
@@ -34,11 +34,11 @@ RUNS_PER_TICK = 4
 """The daemon makes runs one by one, each with twenty planned events: half a second on a quiet disk, two on a
 busy one, and no other sensor ticks meanwhile."""
 
-TRIES = 3
-"""Runs of one batch in a row that may fail, without anyone asking for the next."""
+WAITS = (timedelta(0), timedelta(minutes=20), timedelta(hours=2), timedelta(hours=8))
+"""Before the second run of a batch, the third and so on, without anyone asking; after the last one, never."""
 
-WAITS = (timedelta(0), timedelta(minutes=20))
-"""Before the second and the third."""
+LOOK_BACK = timedelta(days=7)
+"""Within which a run must have failed: a daemon that was away for a weekend asks for the next one still."""
 
 
 def offering_sensor(steps: Steps, interval_s: int) -> SensorDefinition:
@@ -106,7 +106,7 @@ def to_offer(batches: Sequence[str], cursor: str | None) -> list[str]:
 
 def was_started(batch: str, instance: DagsterInstance) -> bool:
     """Whether a run was ever started for a batch: a renamed sensor starts nothing twice."""
-    return bool(_runs(instance, batch))
+    return bool(_runs(instance, [batch], limit=1))
 
 
 def is_finished(batch: str, steps: Steps, routing: Routing, store: Store) -> bool:
@@ -117,28 +117,37 @@ def is_finished(batch: str, steps: Steps, routing: Routing, store: Store) -> boo
 
 
 def to_retry(instance: DagsterInstance, now: datetime) -> Iterator[RunRequest]:
-    """Batches whose newest run failed or was killed today, the command line's too; each a few times.
+    """Batches whose newest run failed or was killed, the command line's too; each a few times, over hours.
 
     What is wrong with a video fails no run. What fails a run, a process that was killed, a store out of
     reach, may be over by now, or else in a while.
     """
     failed = RunsFilter(
-        job_name=PROCESS_BATCH,
-        statuses=[DagsterRunStatus.FAILURE],
-        created_after=now - timedelta(days=1),
+        job_name=PROCESS_BATCH, statuses=[DagsterRunStatus.FAILURE], updated_after=now - LOOK_BACK
     )
-    batches = {run.tags.get(PARTITION_TAG, "") for run in instance.get_runs(failed, limit=OFFERED_PER_TICK)}
-    for batch in sorted(batches - {""}):
-        runs = _runs(instance, batch)
-        failures = list(takewhile(lambda run: run.dagster_run.status is DagsterRunStatus.FAILURE, runs))
-        if failures and len(failures) < TRIES:
+    # A query that reads no run's body: most of these batches, or all, have succeeded since.
+    batches = sorted(run.partition for run in instance.get_run_partition_data(failed))
+    for first in range(0, len(batches), OFFERED_PER_TICK):
+        runs = sorted(_runs(instance, batches[first : first + OFFERED_PER_TICK]), key=_batch)
+        for batch, of_batch in groupby(runs, key=_batch):
+            failures = list(takewhile(_has_failed, of_batch))
+            if not 0 < len(failures) <= len(WAITS):
+                continue
             ended = datetime.fromtimestamp(failures[0].end_time or 0, UTC)
             if now >= ended + WAITS[len(failures) - 1]:
                 newest = failures[0].dagster_run.run_id
                 yield RunRequest(run_key=f"batch-{batch}-after-{newest}", partition_key=batch)
 
 
-def _runs(instance: DagsterInstance, batch: str) -> Sequence[RunRecord]:
+def _has_failed(run: RunRecord) -> bool:
+    return run.dagster_run.status is DagsterRunStatus.FAILURE
+
+
+def _runs(instance: DagsterInstance, batches: Sequence[str], limit: int | None = None) -> Sequence[RunRecord]:
     """The newest first."""
-    of_batch = RunsFilter(job_name=PROCESS_BATCH, tags={PARTITION_TAG: batch})
-    return instance.get_run_records(of_batch, limit=TRIES)
+    of_batches = RunsFilter(job_name=PROCESS_BATCH, tags={PARTITION_TAG: batches})
+    return instance.get_run_records(of_batches, limit=limit)
+
+
+def _batch(run: RunRecord) -> str:
+    return run.dagster_run.tags[PARTITION_TAG]

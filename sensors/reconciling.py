@@ -5,9 +5,7 @@ from dataclasses import dataclass, field
 
 from resources.ingest_log import IngestLog
 from resources.observations import Video
-from resources.retries import revive
 from resources.source import Source, ask_each
-from resources.store import Store
 from sensors.batches import BatchLimits, record
 
 DELETED_AT_ONCE = 1000
@@ -30,7 +28,7 @@ class Reconciled:
     batches: list[str] = field(default_factory=list)
 
 
-def reconcile(source: Source, store: Store, log: IngestLog, limits: BatchLimits) -> Reconciled:
+def reconcile(source: Source, log: IngestLog, limits: BatchLimits) -> Reconciled:
     """Record what nobody has noticed: new and changed videos, and those that are gone.
 
     Raises :class:`~speech.errors.SourceUnavailable`; then nothing is taken for gone.
@@ -40,7 +38,6 @@ def reconcile(source: Source, store: Store, log: IngestLog, limits: BatchLimits)
     tail, look = log.tail, log.begin_look()
     superseding: set[str] = set()
     for entry in record(log, _noticed(source, log, look, found, superseding), limits, as_of=tail):
-        revive(store, log, entry)
         known = superseding.intersection(video.video_id for video in entry.videos)
         found.superseded += len(known)
         found.lost += len(entry.videos) + len(entry.seen_again) - len(known)

@@ -1,5 +1,6 @@
 """The retry sensor: runs batches again whose videos failed for a reason that may have passed."""
 
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from itertools import groupby, islice
@@ -15,11 +16,12 @@ from dagster import (
     sensor,
 )
 
+from resources.ingest_log import shared_log
 from resources.models import SpeechModels
-from resources.retries import Pending, all_pending
+from resources.retries import Pending, revived
 from resources.routing import Routing
 from resources.store import Store
-from sensors.batches import PROCESS_BATCH, Steps, at_work
+from sensors.batches import PROCESS_BATCH, READING_S, Steps, at_work
 from sensors.offering import RUNS_PER_TICK, with_partitions, with_steps
 
 
@@ -36,8 +38,10 @@ def retry_sensor(steps: Steps, interval_s: int = 60) -> SensorDefinition:
     def videos_to_retry(
         context: SensorEvaluationContext, store: Store, speech_models: SpeechModels
     ) -> SensorResult | SkipReason:
-        asked = due(all_pending(store), context.instance, datetime.now(UTC))
-        requests = list(islice(asked, RUNS_PER_TICK))
+        log, now = shared_log(store.url), datetime.now(UTC)
+        if not log.catch_up(time.monotonic() + READING_S):
+            return SkipReason(f"reading the ingest log, at entry {log.tail}")
+        requests = list(islice(due(revived(store, log, now), context.instance, now), RUNS_PER_TICK))
         if not requests:
             return SkipReason("nothing is due")
         return SensorResult(

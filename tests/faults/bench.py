@@ -55,7 +55,7 @@ class Bench:
         return log
 
     def take_in(self) -> list[str]:
-        reconcile(self.source, self.store, self.log, AT_ONCE)
+        reconcile(self.source, self.log, AT_ONCE)
         return self.log.batches
 
     def process(self, batch: str, *assets: AssetsDefinition) -> ExecuteInProcessResult:

@@ -23,6 +23,10 @@ class Fault(Enum):
     BUSY = (503, "SlowDown")
     EXPIRED = (400, "ExpiredToken")
     CONFLICT = (409, "ConditionalRequestConflict")
+    NO_KEY = (400, "KMS.NotFoundException")
+    KEY_OFF = (400, "KMS.KMSInvalidStateException")
+    KEY_BUSY = (400, "KMS.ThrottlingException")
+    BROKEN = (500, "InternalError")
     RESET = "the connection is reset"
     LOST = "it is done, and the connection is reset before the answer"
     SLOW = "half of the answer, and nothing for a long time"

@@ -32,7 +32,7 @@ from resources.champions import reigning
 from resources.ingest_log import IngestLog, shared_log
 from resources.models import SpeechModels
 from resources.published import WORD_SCHEMA, Outcome, PublishedTranscripts, Status
-from resources.retries import all_pending
+from resources.retries import TRIES, revived
 from resources.settings import Settings
 from resources.store import Store
 from resources.warehouse import Warehouse
@@ -285,7 +285,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     def reconcile(self, data: st.DataObject) -> None:
         desk = self.desk
-        self.do(lambda: reconcile(desk.source, desk.store, shared_log(desk.store.url), desk.limits), data)
+        self.do(lambda: reconcile(desk.source, shared_log(desk.store.url), desk.limits), data)
 
     def offer_batches(self, _: st.DataObject) -> None:
         sensor = self.defs.get_repository_def().get_sensor_def("new_batches")
@@ -306,15 +306,16 @@ class AnyOrder(RuleBasedStateMachine):
         self.do(lambda: self.desk.process(batch, assets), data)
 
     def try_again_what_is_due(self, data: st.DataObject) -> None:
-        tomorrow = datetime.now(UTC) + timedelta(days=1)
+        self.do(lambda: self.try_again(datetime.now(UTC) + timedelta(days=1)), data)
 
-        def try_again() -> None:
-            for request in list(due(all_pending(self.store), self.dagster, tomorrow)):
-                batch = str(request.partition_key)
-                if assets := self.desk.to_try_again(batch):
-                    self.desk.process(batch, assets)
-
-        self.do(try_again, data)
+    def try_again(self, now: datetime) -> None:
+        """The runs that the sensor videos_to_retry asks for."""
+        log = shared_log(self.store.url)
+        log.catch_up()
+        for request in list(due(revived(self.store, log, now), self.dagster, now)):
+            batch = str(request.partition_key)
+            if assets := self.desk.to_try_again(batch):
+                self.desk.process(batch, assets)
 
     def load(self, data: st.DataObject) -> None:
         self.do(self.desk.load, data)
@@ -353,14 +354,13 @@ class AnyOrder(RuleBasedStateMachine):
         self.check()
 
     def _settle(self) -> None:
-        """asr run, and asr retry."""
+        """asr run, and then the sensors alone, for some days."""
         desk = self.desk
         for batch in desk.ingest():
             if missing := desk.missing(batch):
                 desk.process(batch, missing)
-        for batch in desk.failed():
-            if assets := desk.to_try_again(batch):
-                desk.process(batch, assets)
+        for days in range(1, TRIES + 2):
+            self.try_again(datetime.now(UTC) + timedelta(days=days))
         desk.load()
 
     def teardown(self) -> None:

@@ -24,9 +24,10 @@ from resources.retries import TRIES, all_pending
 from resources.store import Store
 from sensors.reconciling import compare, reconcile
 from sensors.retrying import due
+from speech.errors import SourceUnavailable
 from tests.conftest import Platform
 from tests.faults.bench import ALWAYS, AT_ONCE, OTHER, SILENT, SPOKEN, Bench, Bucket
-from tests.faults.proxy import Proxy, Trouble, proxy
+from tests.faults.proxy import Fault, Proxy, Trouble, proxy
 
 
 def decoders() -> Iterator[int]:
@@ -156,6 +157,48 @@ def test_any_key_comes_through_unchanged_and_can_be_erased(
     assert list(store.list("audio")) == []
 
 
+@pytest.mark.case(31)
+@pytest.mark.parametrize("fault", [Fault.NO_KEY, Fault.KEY_OFF, Fault.BROKEN])
+def test_an_object_that_its_bucket_cannot_read_fails_alone_and_is_tried_again(
+    fault: Fault, store: Store, hurried: None, two_videos: tuple[Bench, Proxy, str]
+) -> None:
+    bench, through, batch = two_videos
+    through.troubles.append(Trouble(fault, path="/in/talk.mp4", which=ALWAYS))
+    assert bench.process(batch).success
+    assert bench.ended(batch) == {"in/quiet.mp4": "no_speech", "in/talk.mp4": "unreadable_object"}
+    assert [pending.tries for pending in all_pending(store)] == [1]
+    assert bench.source.find("in/talk.mp4") == bench.log.current(bench.source.name, "in/talk.mp4")
+    through.troubles.clear()
+    assert bench.process(batch).success
+    assert bench.ended(batch) == {"in/quiet.mp4": "no_speech", "in/talk.mp4": "ok"}
+
+
+@pytest.mark.case(31)
+@pytest.mark.parametrize("fault", [Fault.BUSY, Fault.KEY_BUSY, Fault.EXPIRED, Fault.RESET, Fault.SHORT])
+def test_what_a_bucket_says_of_itself_is_no_objects_fault(
+    fault: Fault, hurried: None, two_videos: tuple[Bench, Proxy, str]
+) -> None:
+    """Though it answers a listing at the same time."""
+    bench, through, _ = two_videos
+    video = bench.log.current(bench.source.name, "in/talk.mp4")
+    assert video
+    through.troubles.append(Trouble(fault, path="/in/talk.mp4", which=ALWAYS))
+    with pytest.raises(SourceUnavailable), bench.source.open(video):
+        pass
+
+
+@pytest.mark.case(31)
+def test_a_bucket_that_answers_nothing_is_no_objects_fault(
+    hurried: None, two_videos: tuple[Bench, Proxy, str]
+) -> None:
+    bench, through, _ = two_videos
+    video = bench.log.current(bench.source.name, "in/talk.mp4")
+    assert video
+    through.troubles.append(Trouble(Fault.BROKEN, which=ALWAYS))
+    with pytest.raises(SourceUnavailable, match="InternalError"), bench.source.open(video):
+        pass
+
+
 @pytest.mark.case(22)
 @pytest.mark.parametrize("asset", ["raw_videos", "extracted_audio"])
 def test_an_object_that_is_overwritten_between_two_reads_is_never_a_mix(
@@ -197,4 +240,4 @@ def test_a_video_that_is_deleted_before_it_is_read_is_missing_and_the_rest_goes_
     assert bench.process(batch, *([] if when == "before it is probed" else rest)).success
     assert bench.ended(batch) == {"in/quiet.mp4": "no_speech", "in/talk.mp4": "missing"}
     assert [pending.tries for pending in all_pending(store)] == [1]
-    assert reconcile(bench.source, store, bench.log, AT_ONCE).deleted == 1
+    assert reconcile(bench.source, bench.log, AT_ONCE).deleted == 1

@@ -171,7 +171,7 @@ def test_a_daemon_killed_before_its_cursor_is_saved_or_without_a_cursor_starts_n
 ) -> None:
     platform.add("silent.mp4")
     store = Store(url=f"file://{platform.root / 'data'}")
-    reconcile(Source(url=f"file://{platform.videos}", s3=S3()), store, IngestLog(store), AT_ONCE)
+    reconcile(Source(url=f"file://{platform.videos}", s3=S3()), IngestLog(store), AT_ONCE)
     home = platform.root / "home"
     home.mkdir()
     (platform.root / "location.py").write_text(LOCATION)

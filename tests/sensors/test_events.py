@@ -175,7 +175,7 @@ def test_an_event_that_never_came_is_made_good_by_a_reconciliation(inbox: Inbox)
     inbox.send(s3_event(inbox.bucket, "in/a.mp4"))
     inbox.take()
     assert inbox.current() == ["in/a.mp4"]
-    found = reconcile(inbox.source, inbox.store, inbox.log, inbox.limits)
+    found = reconcile(inbox.source, inbox.log, inbox.limits)
     assert (found.listed, found.lost, found.doubled) == (2, 1, 0)
     assert inbox.current() == ["in/a.mp4", "in/lost.mp4"]
     inbox.send(s3_event(inbox.bucket, "in/lost.mp4"))  # late, after all

@@ -6,7 +6,15 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from dagster import DagsterInstance, SensorResult, SkipReason, build_sensor_context, job
+from dagster import (
+    DagsterEvent,
+    DagsterEventType,
+    DagsterInstance,
+    SensorResult,
+    SkipReason,
+    build_sensor_context,
+    job,
+)
 
 from resources.aws import S3
 from resources.ingest_log import IngestLog
@@ -17,7 +25,7 @@ from resources.source_local import LocalFolder
 from resources.store import Store
 from sensors.batches import BATCHES, PROCESS_BATCH, BatchLimits, Steps
 from sensors.listing import listing_sensor
-from sensors.offering import OFFERED_PER_TICK, RUNS_PER_TICK, offering_sensor, to_offer, to_retry
+from sensors.offering import OFFERED_PER_TICK, RUNS_PER_TICK, WAITS, offering_sensor, to_offer, to_retry
 from speech.errors import SourceUnavailable
 from tests.conftest import ROOT
 
@@ -119,20 +127,60 @@ def test_a_batch_that_has_a_run_is_not_offered_by_a_renamed_sensor(watch: Watch)
 
 
 @pytest.mark.case(27)
-def test_a_batch_whose_run_failed_is_tried_again_at_once_then_later_then_never(watch: Watch) -> None:
+def test_a_batch_whose_run_failed_is_tried_again_at_once_then_later_and_later_then_never(
+    watch: Watch,
+) -> None:
     watch.put("a.mp4")
     watch.tick()
-    tags = {"dagster/partition": "00000001"}
     keys = []
-    for at_once, later in ((True, True), (False, True), (False, False)):
-        run = watch.instance.create_run_for_job(process_batch, tags=tags)
-        assert watch.tick() == []  # not while it runs
-        watch.instance.report_run_failed(run)
-        assert bool(watch.tick()) == at_once
-        asked = list(to_retry(watch.instance, datetime.now(UTC) + timedelta(minutes=21)))
-        assert bool(asked) == later
-        keys += [request.run_key for request in asked]
+    for wait in WAITS:
+        fail(watch.instance, "00000001")
+        soon, later = (
+            list(to_retry(watch.instance, datetime.now(UTC) + wait + timedelta(minutes=minutes)))
+            for minutes in (-1, 1)
+        )
+        assert (len(soon), len(later)) == (0, 1)
+        keys += [request.run_key for request in later]
+    assert watch.tick() == []
     assert len(set(keys)) == len(keys)  # Dagster starts a run of the same key once for ever
+    assert sum(WAITS, timedelta()) > timedelta(hours=10)  # an outage of an evening is over then
+    fail(watch.instance, "00000001")
+    assert not list(to_retry(watch.instance, datetime.now(UTC) + timedelta(days=6)))
+
+
+@pytest.mark.case(27)
+def test_a_batch_that_failed_is_asked_for_at_once_but_not_while_it_runs(watch: Watch) -> None:
+    watch.put("a.mp4")
+    watch.tick()
+    run = watch.instance.create_run_for_job(process_batch, tags={"dagster/partition": "00000001"})
+    assert watch.tick() == []
+    watch.instance.report_run_failed(run)
+    assert watch.tick() == ["00000001"]
+
+
+@pytest.mark.case(27)
+def test_every_batch_that_failed_is_asked_for_however_many_have_succeeded_since(
+    watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sensors.offering.OFFERED_PER_TICK", 4)
+    batches = [f"{n:08d}" for n in range(1, 11)]
+    for batch in batches:
+        fail(watch.instance, batch)
+    asked: list[str] = []
+    while some := watch.tick():
+        assert len(some) <= 4
+        for batch in some:
+            run = watch.instance.create_run_for_job(process_batch, tags={"dagster/partition": batch})
+            done = DagsterEvent(DagsterEventType.PIPELINE_SUCCESS.value, PROCESS_BATCH)
+            watch.instance.report_dagster_event(done, run.run_id)
+        asked += some
+    assert asked == batches
+
+
+def fail(instance: DagsterInstance, batch: str) -> None:
+    """A run of a batch, to its bitter end."""
+    run = instance.create_run_for_job(process_batch, tags={"dagster/partition": batch})
+    instance.report_run_failed(run)
 
 
 def test_a_tick_goes_on_where_the_last_one_stopped(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,9 +6,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from dagster import DagsterInstance, job
 
-from resources.retries import TRIES, Pending
+from resources.published import Outcome, Status, TranscriptsHead
+from resources.retries import TRIES, Pending, all_pending, remember
+from resources.store import Store
 from sensors.batches import PROCESS_BATCH
 from sensors.retrying import due
+from speech.errors import Reason
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -47,3 +50,19 @@ def test_due(instance: DagsterInstance, waiting: list[Pending], runs: int) -> No
 def test_not_while_a_run_is_at_work_on_it(instance: DagsterInstance) -> None:
     instance.create_run_for_job(process_batch, tags={"dagster/partition": "00000007"})
     assert list(due(iter([pending("a", 6)]), instance, NOW)) == []
+
+
+def test_a_video_that_has_only_now_failed_has_all_its_tries(store: Store) -> None:
+    """Whatever others of its batch have used up."""
+
+    def tries(*video_ids: str) -> int:
+        failed = (
+            Outcome(video_id=each, status=Status.FAILED, reason=Reason.ENGINE_FAILED) for each in video_ids
+        )
+        remember(store, TranscriptsHead(model="m", fingerprint="f", batch="1", outcomes=tuple(failed)), NOW)
+        (pending,) = all_pending(store)
+        return pending.tries
+
+    assert [tries("old") for _ in range(TRIES + 1)] == [1, 2, 3, 4]
+    assert [tries("old", "new") for _ in range(3)] == [1, 2, 3]
+    assert tries("new") == 4

@@ -98,10 +98,10 @@ def test_nothing_is_taken_for_deleted(unwilling: Unwilling, bucket: str, store: 
         boto3.client("s3").put_object(Bucket=bucket, Key=key, Body=b"x")
     willing = Source(url=f"s3://{bucket}", s3=S3())
     log = IngestLog(store)
-    reconcile(willing, store, log, BatchLimits().at_once)
+    reconcile(willing, log, BatchLimits().at_once)
     source = Source(url=f"s3://{bucket}", s3=S3(endpoint_url=unwilling.url, max_attempts=2))
     with pytest.raises(SourceUnavailable, match="ASR_SOURCE_URL"):
-        reconcile(source, store, log, BatchLimits().at_once)
+        reconcile(source, log, BatchLimits().at_once)
     with pytest.raises(SourceUnavailable, match="cannot be listed") as raised:
         look_on(source, store, log, BatchLimits())
     with pytest.raises(SourceUnavailable, match="does not say") as unsure:
@@ -112,7 +112,7 @@ def test_nothing_is_taken_for_deleted(unwilling: Unwilling, bucket: str, store: 
         kept = str(serializable_error_info_from_exc_info((type(error), error, error.__traceback__)))
         assert not any(key in kept for key in KEYS)
     assert all(log.current(source.name, key) for key in KEYS)
-    found = reconcile(willing, store, log, BatchLimits().at_once)
+    found = reconcile(willing, log, BatchLimits().at_once)
     assert (found.listed, found.lost, found.superseded, found.deleted) == (2, 0, 0, 0)
 
 
