@@ -59,7 +59,12 @@ PROTECTIONS = {
         Protection(17, 'metadata_errors="replace", ', ""),
     ],
     "speech/cut_short.py": [Protection(2, "return rule is not None and rule(file, size)", "return False")],
-    "speech/confined.py": [Protection(3, "libc.unshare(CLONE_NEWUSER | CLONE_NEWNET)", "pass")],
+    "speech/confined.py": [
+        Protection(3, "libc.unshare(CLONE_NEWUSER | CLONE_NEWNET)", "pass"),
+        Protection(6, "MEMORY_BYTES = 5 << 28", "MEMORY_BYTES = 4 << 30"),
+        Protection(18, 'Path("/proc/self/oom_score_adj").write_text("1000")', "pass"),
+        Protection(41, "libc.syscall(LANDLOCK_RESTRICT_SELF, ruleset, 0)", "pass"),
+    ],
     "speech/timeline.py": [
         Protection(8, "if shape != self._shape or abs", "if self._resampler is None or abs"),
         Protection(12, "not self._believable(time_s, off_s):", "False:"),
@@ -68,7 +73,10 @@ PROTECTIONS = {
         Protection(6, '"max_audio_s": MAX_AUDIO_S}', '"max_audio_s": 1e9}'),
         Protection(18, "answered = not problem.spent", "answered = True"),
         Protection(18, "if self._child and self._child.poll() is not None:", "if False:"),
+        Protection(18, "os.killpg(self._child.pid, signal.SIGKILL)", "self._child.kill()"),
         Protection(19, "patience = min(STALL_S, left_s)", "patience = STALL_S", ends=False),
+        Protection(19, "watchdog.start()", "pass", ends=False),
+        Protection(19, "resource.prlimit(self._child.pid, resource.RLIMIT_CPU, limit)", "pass"),
     ],
     "asr_assets/raw_videos.py": [Protection(9, "if media.audio_stream is None:", "if False:")],
     "asr_assets/transcription.py": [

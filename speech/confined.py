@@ -13,9 +13,9 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-# Of address space: a quarter of it is taken before any video is there. FFmpeg keeps 35 bytes for each packet
-# that an MP4 lists, and a day of sound and of a picture at 60 Hz has nine million.
-MEMORY_BYTES = 1 << 30
+# Of address space: Python and FFmpeg take a quarter of a GiB before any video is there. For each packet that
+# an MP4 lists FFmpeg takes up to 60 bytes, and a day of sound and of a picture at 60 Hz has nine million.
+MEMORY_BYTES = 5 << 28
 FILE_BYTES = 4 << 30
 OPEN_FILES = 64
 PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38
