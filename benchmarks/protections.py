@@ -73,6 +73,9 @@ PROTECTIONS = {
                 ("speech/media_child.py", "self._pipe, self.size, self._at =", _NAMED),
             ),
         ),
+        Protection(6, "MEMORY_BYTES = 5 << 28", "MEMORY_BYTES = 4 << 30"),
+        Protection(18, 'Path("/proc/self/oom_score_adj").write_text("1000")', "pass"),
+        Protection(41, "libc.syscall(LANDLOCK_RESTRICT_SELF, ruleset, 0)", "pass"),
     ],
     "speech/timeline.py": [
         Protection(8, "if shape != self._shape or abs", "if self._resampler is None or abs"),
@@ -83,7 +86,10 @@ PROTECTIONS = {
         Protection(18, "answered = not problem.spent", "answered = True"),
         Protection(18, "if self._child and self._child.poll() is not None:", "if False:"),
         Protection(41, 'env={"LANG": "C.UTF-8", "OPENBLAS_NUM_THREADS": "1"},', "env=None,"),
+        Protection(18, "os.killpg(self._child.pid, signal.SIGKILL)", "self._child.kill()"),
         Protection(19, "patience = min(STALL_S, left_s)", "patience = STALL_S", ends=False),
+        Protection(19, "watchdog.start()", "pass", ends=False),
+        Protection(19, "resource.prlimit(self._child.pid, resource.RLIMIT_CPU, limit)", "pass"),
     ],
     "asr_assets/raw_videos.py": [Protection(9, "if media.audio_stream is None:", "if False:")],
     "asr_assets/transcription.py": [
@@ -109,12 +115,12 @@ PROTECTIONS = {
         # Dagster's own and ours: either is enough.
         Protection(
             26,
-            'run_key=f"batch-{batch}", partition_key=batch)\n'
-            "            for batch in not_started(offered, context.instance)",
-            "partition_key=batch)\n            for batch in offered",
+            'run_key=f"batch-{batch}", partition_key=batch)',
+            "partition_key=batch)",
+            also=(("sensors/offering.py", "if not was_started(batch, context.instance) and", "if"),),
         ),
         Protection(27, "if not 0 < len(failures) <= len(WAITS):", "if True:"),
-        Protection(28, "if not is_finished(batch, steps, routing, store)", "if True"),
+        Protection(28, "and not is_finished(batch, steps, routing, store)", ""),
     ],
     "asr_assets/running.py": [
         Protection(29, "self.store.head(layout.extracted(batch))", "self.store.head(layout.probed(batch))"),

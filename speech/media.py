@@ -9,6 +9,8 @@ A crash or a hang costs that video only: the child is killed and the next video 
 import errno
 import json
 import os
+import resource
+import signal
 import struct
 import subprocess
 import sys
@@ -16,11 +18,12 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from math import isfinite
+from math import ceil, isfinite
 from multiprocessing.connection import Connection
 from pathlib import Path
-from socket import SO_RCVTIMEO, SO_SNDTIMEO, SOL_SOCKET, socketpair
+from socket import SHUT_RDWR, socket, socketpair
 from stat import S_ISREG
+from threading import Timer
 from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
@@ -168,6 +171,7 @@ class MediaDecoder:
     def __init__(self) -> None:
         self._child: subprocess.Popen[bytes] | None = None
         self._pipe: Connection | None = None
+        self._allowed_s: Seconds = 0.0
 
     def probe(self, source: ByteSource, name: str) -> MediaInfo:
         """Open the container and say what is in it; ``name`` is for messages only."""
@@ -187,18 +191,20 @@ class MediaDecoder:
             self.close()  # it died between two videos: neither of them did it
         pipe = self._pipe or self._start()
         left_s = JOB_BASE_S + source.size / JOB_BYTES_PER_S
+        self._allow(left_s)
+        said: bytes | None = json.dumps(job | {"size": source.size}).encode()
         answered = False
         try:
-            self._send(pipe, name, json.dumps(job | {"size": source.size}).encode())
             while True:
-                waiting_since = time.monotonic()
-                kind, body = self._receive(pipe, name, left_s)
-                left_s -= time.monotonic() - waiting_since  # a slow source is not the decoder's fault
+                began = time.monotonic()
+                kind, body = self._exchange(pipe, name, said, left_s)
+                left_s -= time.monotonic() - began  # a slow source is not the decoder's fault
+                said = None
                 if kind == b"R":
                     offset, length = struct.unpack("<QI", body)
                     if offset >= source.size:
                         raise _nonsense(name)
-                    self._send(pipe, name, source.read_at(offset, min(length, 1 << 24)))
+                    said = source.read_at(offset, min(length, 1 << 24))
                 elif kind == b"W":
                     answered = True
                     raise AsrError(f"{name}: {body.decode(errors='replace')}")
@@ -216,25 +222,28 @@ class MediaDecoder:
             if not answered:  # the child's state is unknown: never let it touch the next video
                 self.close()
 
-    def _receive(self, pipe: Connection, name: str, left_s: Seconds) -> tuple[bytes, bytes]:
+    def _exchange(
+        self, pipe: Connection, name: str, said: bytes | None, left_s: Seconds
+    ) -> tuple[bytes, bytes]:
+        """Say something, if there is something to say, and hear what the child says next, all in good time."""
         patience = min(STALL_S, left_s)
+        began, watchdog = time.monotonic(), Timer(patience, _hang_up, [pipe])
+        watchdog.start()
         try:
-            if patience <= 0 or not pipe.poll(patience):
-                raise MediaError(
-                    Reason.DECODER_STALLED,
-                    f"{name}: the decoder made no headway and was stopped; "
-                    "the file is most likely damaged or made to do harm",
-                )
+            if said is not None:
+                pipe.send_bytes(said)
             message = pipe.recv_bytes(1 << 20)
         except (EOFError, OSError) as error:
-            raise self._died(name) from error
+            if time.monotonic() - began < patience:
+                raise self._died(name) from error
+            raise MediaError(
+                Reason.DECODER_STALLED,
+                f"{name}: the decoder made no headway and was stopped; "
+                "the file is most likely damaged or made to do harm",
+            ) from error
+        finally:
+            watchdog.cancel()
         return message[:1], message[1:]
-
-    def _send(self, pipe: Connection, name: str, data: bytes) -> None:
-        try:
-            pipe.send_bytes(data)
-        except OSError as error:
-            raise self._died(name) from error
 
     def _died(self, name: str) -> MediaError:
         code = None
@@ -248,8 +257,6 @@ class MediaDecoder:
 
     def _start(self) -> Connection:
         ours, theirs = socketpair()
-        for waiting in (SO_RCVTIMEO, SO_SNDTIMEO):  # for the rest of a message, or for who does not read
-            ours.setsockopt(SOL_SOCKET, waiting, struct.pack("ll", int(STALL_S), 0))
         with theirs:
             self._child = subprocess.Popen(
                 # -I: neither the environment nor the working folder can change what is imported.
@@ -260,14 +267,26 @@ class MediaDecoder:
                 stderr=subprocess.DEVNULL,
                 # One thread: no array here is large, and each has eight megabytes set apart for it.
                 env={"LANG": "C.UTF-8", "OPENBLAS_NUM_THREADS": "1"},
+                # A group of its own: it ends with all that it started, and Ctrl-C is not for it.
+                start_new_session=True,
             )
+        self._allowed_s = 0.0
         self._pipe = Connection(ours.detach())
         return self._pipe
 
+    def _allow(self, seconds: Seconds) -> None:
+        """So much more of a processor: it could work on while nobody waits for it, but for a slow source."""
+        self._allowed_s += seconds
+        if self._child and sys.platform == "linux":
+            limit = (ceil(self._allowed_s), resource.RLIM_INFINITY)
+            with suppress(OSError, ValueError):  # it has died, or was given less from the start
+                resource.prlimit(self._child.pid, resource.RLIMIT_CPU, limit)
+
     def close(self) -> None:
-        """Kill the child, if there is one."""
+        """Kill the child, if there is one, and whatever it has started."""
         if self._child:
-            self._child.kill()
+            with suppress(ProcessLookupError):  # that was nobody
+                os.killpg(self._child.pid, signal.SIGKILL)
             self._child.wait()
         if self._pipe:
             self._pipe.close()
@@ -278,6 +297,12 @@ class MediaDecoder:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _hang_up(pipe: Connection) -> None:
+    """Whoever waits for it, on either side, is told that it has ended, however many hold the other end."""
+    with suppress(OSError), socket(fileno=os.dup(pipe.fileno())) as wire:  # closed in the same moment
+        wire.shutdown(SHUT_RDWR)
 
 
 def flac_pieces(path: Path) -> Iterator[Samples]:

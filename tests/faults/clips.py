@@ -149,6 +149,24 @@ def edited(drops_s: float) -> bytes:
     return bytes(data)
 
 
+def indexed(sound: int, picture: int, there: int) -> bytes:
+    """An MP4 whose index lists so many packets of silence and of a picture; it holds ``there`` of them."""
+    data, silence = bytearray(clip("mp4", "aac", silent_s=4.0, picture_s=(0.0, 1.0))), b"\x01\x18 \x07"
+    at = 0
+    for count, lasts in ((sound, 1024), (picture, 267)):  # at 48 and 16 kHz
+        # One edit for a day in thousandths, one duration, one size, and one chunk for all.
+        for name, offset, fields in (
+            (b"elst", 12, (86_400_000,)),
+            (b"stts", 8, (1, count, lasts)),
+            (b"stsc", 8, (1, 1, count)),
+            (b"stsz", 8, (len(silence), count)),
+            (b"stco", 8, (1, len(data))),
+        ):
+            at = data.index(name, at)
+            struct.pack_into(f">{len(fields)}I", data, at + offset, *fields)
+    return bytes(data) + silence * there
+
+
 def latin1() -> bytes:
     """With a title that is no UTF-8."""
     return clip("matroska", "aac", metadata={"title": "Caf____"}).replace(b"Caf____", b"Caf\xe9\xff\xfe\xc3")

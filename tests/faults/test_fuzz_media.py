@@ -163,10 +163,10 @@ class Scripted(MediaDecoder):
     [
         ("os.close(fd); time.sleep(60)", "died"),
         ("os.write(fd, b'\\x00\\x20\\x00\\x00'); time.sleep(60)", "died"),  # a message that is too long
-        ("os.write(fd, b'\\x00\\x00\\x00\\x09D'); time.sleep(60)", "died"),  # and one that does not end
+        ("os.write(fd, b'\\x00\\x00\\x00\\x09D'); time.sleep(60)", "no headway"),  # and one that does not end
         (
             "os.write(fd, b'\\x00\\x00\\x00\\x0dR' + bytes(8) + b'\\0\\0\\0\\1'); time.sleep(60)",
-            "died",
+            "no headway",
         ),  # deaf
         ("time.sleep(60)", "no headway"),
     ],

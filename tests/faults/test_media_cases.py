@@ -2,6 +2,7 @@
 
 import os
 import resource
+import signal
 import socket
 import subprocess
 import threading
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 
 from speech import confined, media
-from speech.errors import MediaError, Reason
+from speech.errors import AsrError, MediaError, Reason
 from speech.media import LocalFile, MediaDecoder, flac_pieces, read_flac
 from speech.types import SAMPLE_RATE
 from tests.conftest import FAST_MODEL, Platform
@@ -23,7 +24,9 @@ from tests.faults import clips
 from tests.faults.clips import WHOLE, clip, cut, damaged, wav
 
 PEAK_MB = 400
-"""What a decoder may take of memory, whatever it is given."""
+"""What a decoder may take of memory, however much sound comes out of what it is given."""
+INDEX_MB = 1280
+"""And whatever an index claims."""
 UNREADABLE, UNDECODABLE = Reason.UNREADABLE_MEDIA, Reason.UNDECODABLE_AUDIO
 SILENT = Reason.NO_SPEECH
 
@@ -286,6 +289,42 @@ def test_memory_is_bounded(
     assert peak_mb(decoder) < PEAK_MB
 
 
+@pytest.mark.case(6)
+@pytest.mark.parametrize(
+    ("sound", "picture", "reason"),
+    [(80_000_000, 0, UNDECODABLE), (187, 80_000_000, None)],
+)
+def test_an_index_of_more_than_there_is_takes_no_more_than_a_decoder_may(
+    decoder: MediaDecoder, tmp_path: Path, sound: int, picture: int, reason: Reason | None
+) -> None:
+    (tmp_path / "x.mp4").write_bytes(clips.indexed(sound, picture, there=187))
+    ended = None
+    with LocalFile(tmp_path / "x.mp4") as source:
+        try:
+            decoder.extract(source, "x.mp4", tmp_path / "audio.flac")
+        except MediaError as error:
+            ended = error.reason
+        decoder.probe(source, "x.mp4")
+    assert ended is reason
+    assert peak_mb(decoder) < INDEX_MB
+
+
+@pytest.mark.case(14)
+def test_the_index_of_a_day_fits(
+    decoder: MediaDecoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sound at 48 kHz and a picture at 60 Hz; that it goes on for hours is seen by its first minutes."""
+    sound, picture = 24 * 3600 * 48_000 // 1024, 24 * 3600 * 60
+    (tmp_path / "day.mp4").write_bytes(clips.indexed(sound, picture, there=sound))
+    monkeypatch.setattr(media, "MAX_AUDIO_S", 600.0)
+    with LocalFile(tmp_path / "day.mp4") as source:
+        assert decoder.probe(source, "day.mp4").video_codec == "mpeg4"
+        with pytest.raises(MediaError) as raised:
+            decoder.extract(source, "day.mp4", tmp_path / "audio.flac")
+    assert raised.value.reason is Reason.TOO_LONG
+    assert peak_mb(decoder) < INDEX_MB / 2  # its address space has to fit, too
+
+
 @pytest.mark.case(11, 13)
 @pytest.mark.parametrize(
     ("make", "begins_s", "lasts_s"),
@@ -396,16 +435,61 @@ def test_a_decoder_out_of_memory_costs_one_video(tmp_path: Path) -> None:
     assert {Reason.DECODER_DIED} < ends <= {Reason.DECODER_DIED, UNREADABLE, UNDECODABLE}
 
 
+@pytest.mark.case(18)
+def test_a_decoder_is_what_ends_first_where_memory_runs_out(decoder: MediaDecoder, tmp_path: Path) -> None:
+    (tmp_path / "x.wav").write_bytes(wav())
+    with LocalFile(tmp_path / "x.wav") as source:
+        decoder.probe(source, "x.wav")
+    assert decoder._child
+    assert Path(f"/proc/{decoder._child.pid}/oom_score_adj").read_text() == "1000\n"
+    assert resource.prlimit(decoder._child.pid, resource.RLIMIT_NPROC) == (0, 0)  # root may fork nevertheless
+
+
+TALKS = "import os, subprocess, sys, time; from multiprocessing.connection import Connection\n"
+TALKS += "fd = int(sys.argv[1]); c = Connection(fd)\n"
+
+
+def ends(pid: int, within_s: float = 30.0) -> bool:
+    """Whether a process is dead by then, buried or not."""
+    until = time.monotonic() + within_s
+    while time.monotonic() < until:
+        try:
+            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX":
+                return True
+        except OSError:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.mark.case(18)
+def test_what_a_decoder_has_started_ends_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    starts = "c.send_bytes(b'W%d' % subprocess.Popen(['sleep', '60']).pid); c.recv_bytes(); c.recv_bytes()"
+    monkeypatch.setattr(media, "CHILD", ("-c", TALKS + starts))
+    (tmp_path / "x.wav").write_bytes(wav())
+    with (
+        MediaDecoder() as decoder,
+        LocalFile(tmp_path / "x.wav") as source,
+        pytest.raises(AsrError) as raised,
+    ):
+        decoder.probe(source, "x.wav")
+    assert ends(int(str(raised.value).removeprefix("x.wav: ")))
+
+
 @pytest.mark.case(19)
-@pytest.mark.parametrize("says", ["P", "R" + "\0" * 12])
+@pytest.mark.parametrize(
+    "spins",
+    [
+        "while True: c.send_bytes(b'P'); c.poll(0.01)",
+        "while True: c.send_bytes(b'R' + bytes(12)); c.recv_bytes()",
+        # A long message, a byte at a time.
+        "os.write(fd, (500_000).to_bytes(4))\nwhile True: os.write(fd, b'P'); time.sleep(0.1)",
+    ],
+)
 def test_a_decoder_that_spins_is_ended_however_busy_it_looks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, says: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spins: str
 ) -> None:
-    spins = (
-        "import sys; from multiprocessing.connection import Connection; c = Connection(int(sys.argv[1]))\n"
-        f"while True: c.send_bytes({says.encode()!r}); c.poll(0.01) and c.recv_bytes()"
-    )
-    monkeypatch.setattr(media, "CHILD", ("-c", spins))
+    monkeypatch.setattr(media, "CHILD", ("-c", f"{TALKS}c.recv_bytes()\n{spins}"))
     monkeypatch.setattr(media, "JOB_BASE_S", 1.0)
     (tmp_path / "x.wav").write_bytes(wav())
     with MediaDecoder() as decoder, LocalFile(tmp_path / "x.wav") as source:
@@ -414,3 +498,20 @@ def test_a_decoder_that_spins_is_ended_however_busy_it_looks(
             decoder.extract(source, "x.wav", tmp_path / "audio.flac")
     assert raised.value.reason is Reason.DECODER_STALLED
     assert time.monotonic() - began < 20
+
+
+@pytest.mark.case(19)
+def test_a_decoder_that_spins_while_a_source_is_slow_is_ended(
+    decoder: MediaDecoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spins = "c.send_bytes(b'R' + bytes(12))\nwhile True: pass"
+    monkeypatch.setattr(media, "CHILD", ("-c", TALKS + spins))
+    monkeypatch.setattr(media, "JOB_BASE_S", 1.0)
+    (tmp_path / "x.wav").write_bytes(wav())
+    with LocalFile(tmp_path / "x.wav") as source:
+        monkeypatch.setattr(
+            source, "read_at", lambda *_: decoder._child and ends(decoder._child.pid) and b"late"
+        )
+        with pytest.raises(MediaError, match=f"exit status -{signal.SIGXCPU:d}") as raised:
+            decoder.probe(source, "x.wav")
+    assert raised.value.reason is Reason.DECODER_DIED

@@ -1,10 +1,13 @@
 """A model's files are the ones that are meant; a secret is where it is needed, and nowhere else."""
 
+import ctypes
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
+import sys
 import threading
 import time
 import traceback
@@ -176,6 +179,54 @@ def test_no_secret_is_written_down_or_handed_on(
     needed = f"HF_TOKEN={SECRETS['HF_TOKEN']}"
     assert {found.replace(needed, "").find(CANARY) for found in workers} == {-1}
     assert {needed in found for found in workers} == {True, False}
+
+
+LOOKS = """
+import os, sys
+from multiprocessing.connection import Connection
+from speech.confined import confine
+confine()
+for look in (lambda: open(f"/proc/{os.getppid()}/environ").read(), lambda: os.kill(os.getppid(), 0)):
+    try:
+        seen = look()
+    except PermissionError:
+        seen = "refused"
+    else:
+        break
+Connection(int(sys.argv[1])).send_bytes(f"W{seen}".encode())
+"""
+DECODES = f"""
+import sys
+from speech import media
+media.CHILD = ("-c", {LOOKS!r})
+with media.MediaDecoder() as decoder, media.LocalFile(sys.argv[1]) as source:
+    decoder.probe(source, "x.mp4")
+"""
+NO_NAMESPACES = "unshare -Ur sh -c 'echo 0 > /proc/sys/user/max_user_namespaces; exec \"$@\"' sh"
+
+
+@pytest.mark.case(41)
+@pytest.mark.parametrize(
+    "under",
+    [
+        "",
+        NO_NAMESPACES,
+        f"{NO_NAMESPACES} setpriv --bounding-set=-all --no-new-privs",
+    ],
+    ids=["as it is", "root of a container", "user of a container"],
+)
+def test_a_decoder_sees_nothing_of_who_started_it(under: str) -> None:
+    """Its environment is not emptied only to be read elsewhere; a container lets nobody make namespaces."""
+    if not has_landlock() or subprocess.run([*shlex.split(under), "true"], check=False).returncode:
+        pytest.skip("this system has no Landlock, or no namespaces to forbid")
+    command = [*shlex.split(under), sys.executable, "-c", DECODES, str(SAMPLES / "silent.mp4")]
+    done = subprocess.run(command, env=os.environ | SECRETS, capture_output=True, text=True, check=False)
+    assert done.stderr.endswith("AsrError: x.mp4: refused\n"), done.stderr[-500:].replace(CANARY, "")
+
+
+def has_landlock() -> bool:
+    create_ruleset, version = 444, 1
+    return int(ctypes.CDLL(None).syscall(create_ruleset, None, 0, version)) >= 6
 
 
 @pytest.mark.case(41)
