@@ -152,9 +152,9 @@ PROTECTIONS = {
         Protection(37, "if not np.isfinite([", "if not np.isreal(["),
         Protection(37, "if any(word in str(error).lower() for word in _POISON):", "if False:"),
     ],
+    "speech/environment.py": [Protection(41, "if any(names.fullmatch(k) for names in lists)}", "}")],
     "speech/workers.py": [
         Protection(38, "watchdog.start()", "pass"),
-        Protection(41, "if any(names.fullmatch(k) for names in lists)}", "}"),
     ],
     "resources/ingest_log.py": [
         Protection(24, "for video in latest if self.is_news(video, as_of)]", "for video in latest]"),
