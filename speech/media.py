@@ -225,7 +225,7 @@ class MediaDecoder:
     def _exchange(
         self, pipe: Connection, name: str, said: bytes | None, left_s: Seconds
     ) -> tuple[bytes, bytes]:
-        """Say something, if there is something to say, and hear what the child says next, all in good time."""
+        """Say something, if there is something to say, and hear what the child says next, in good time."""
         patience = min(STALL_S, left_s)
         began, watchdog = time.monotonic(), Timer(patience, _hang_up, [pipe])
         watchdog.start()
