@@ -104,6 +104,7 @@ PROTECTIONS = {
         Protection(22, "            IfMatch=f'\"{self._video.version}\"',\n", ""),
         Protection(23, 'if code in ("NoSuchKey", "404"):', "if code in ():"),
         Protection(31, "if tries == 1:", "if tries:"),
+        Protection(31, "not _is_passing(error) and self", "self"),
     ],
     "sensors/reconciling.py": [
         Protection(24, "record(log, _noticed(", "record(log, () and _noticed("),

@@ -32,7 +32,7 @@ from resources.champions import reigning
 from resources.ingest_log import IngestLog, shared_log
 from resources.models import SpeechModels
 from resources.published import WORD_SCHEMA, Outcome, PublishedTranscripts, Status
-from resources.retries import TRIES, revived
+from resources.retries import TRIES, all_pending, revived
 from resources.settings import Settings
 from resources.store import Store
 from resources.warehouse import Warehouse
@@ -279,7 +279,7 @@ class AnyOrder(RuleBasedStateMachine):
             reaper.leave_what_was_there()
             self.restart()
 
-    def list_the_folder(self, data: st.DataObject) -> None:
+    def list_the_folder(self, data: st.DataObject | None = None) -> None:
         desk = self.desk
         self.do(lambda: look_on(desk.source, desk.store, shared_log(desk.store.url), desk.limits), data)
 
@@ -477,6 +477,20 @@ _GONE = {Reason.SUPERSEDED, Reason.MISSING}
 
 def in_order(rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     return sorted(rows, key=lambda row: row[:4])
+
+
+def test_a_video_that_was_given_up_is_heard_when_its_bytes_are_back(
+    contents: dict[str, bytes], quick: pytest.MonkeyPatch
+) -> None:
+    life = AnyOrder(contents, quick)
+    first, second = Version("please", 1_000_000_001), Version("market", 1_000_000_002)
+    life.put("a.wav", first)
+    life.list_the_folder()
+    life.put("a.wav", second)  # nobody has read the first
+    life.settle()
+    assert [pending.due_at for pending in all_pending(life.store)] == [None]
+    life.put("a.wav", first)
+    life.teardown()
 
 
 @pytest.mark.long
