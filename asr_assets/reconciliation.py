@@ -25,7 +25,7 @@ from resources.source import Source
 from resources.store import Store
 from sensors.batches import RECONCILE, BatchLimits, Steps, at_work
 from sensors.reconciling import reconcile
-from sensors.retiring import retire
+from sensors.retiring import retire, sum_up
 
 
 def reconciliation_asset(limits: BatchLimits, steps: Steps) -> AssetsDefinition:
@@ -59,6 +59,7 @@ def reconciliation_asset(limits: BatchLimits, steps: Steps) -> AssetsDefinition:
                 context.instance, steps, Routing.of(speech_models, store), unsettled
             ),
         }
+        sum_up(context.instance, steps)
         return MaterializeResult(metadata=counts)
 
     return reconciliation

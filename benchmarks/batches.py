@@ -2,9 +2,9 @@
 
 Through Dagster's own API the events of a batch take seconds. Here SQL writes the rows of one real run again
 for each other batch, with batch, run and numbers replaced; :func:`differences` says whether that is what
-another real run writes. Of its rows those are copied that questions about assets, batches and runs can meet:
-the run and its tags, what was planned and materialized, data versions, checks. The other events of a run (of
-steps, resources and checks) are found by its id alone, and would be 8 GB.
+another real run writes. Of its rows those are copied that questions about assets, batches and runs go
+through: the run and its tags, what was planned and materialized, data versions. Its other rows, of steps,
+resources and checks, are found by a run's id, or are the newest of their kind; they would be 10 GB.
 """
 
 import re
@@ -63,18 +63,6 @@ _EVENTS = (
         AND e.asset_key || '' = t.asset_key AND e.dagster_event_type || '' = seed.dagster_event_type
     ORDER BY e.id
     """,
-    """
-    INSERT INTO asset_check_executions (asset_key, check_name, partition, run_id, execution_status,
-        evaluation_event, evaluation_event_timestamp, evaluation_event_storage_id,
-        materialization_event_storage_id)
-    SELECT a.asset_key, check_name, a.partition, c.run_id, execution_status,
-           replace(replace(evaluation_event, :run, c.run_id), :quoted, '"' || c.batch || '"'),
-           evaluation_event_timestamp, evaluation_event_storage_id, e.id
-    FROM asset_check_executions a CROSS JOIN copied c CROSS JOIN event_logs e
-    WHERE a.run_id = :run AND c.status = 'SUCCESS' AND e.run_id = c.run_id
-        AND e.asset_key || '' = a.asset_key AND e.dagster_event_type || '' = 'ASSET_MATERIALIZATION'
-    ORDER BY c.batch, a.id
-    """,
 )
 _COMPARED = {
     "runs": "SELECT status, run_body, partition, partition_set, snapshot_id FROM runs WHERE run_id = :run",
@@ -84,9 +72,6 @@ _COMPARED = {
     "('ASSET_MATERIALIZATION_PLANNED', 'ASSET_MATERIALIZATION')",
     "versions": "SELECT t.asset_key, key, value FROM asset_event_tags t JOIN event_logs e ON e.id = event_id "
     "WHERE run_id = :run",
-    "checks": "SELECT a.asset_key, check_name, a.partition, execution_status, evaluation_event, "
-    "e.asset_key, e.run_id FROM asset_check_executions a "
-    "JOIN event_logs e ON e.id = materialization_event_storage_id WHERE a.run_id = :run",
 }
 # What no two runs share: hashes, times, processes, numbers of other events, ids of videos.
 _OWN = re.compile(

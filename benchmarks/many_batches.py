@@ -9,12 +9,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
-from urllib.error import URLError
 from urllib.request import Request, urlopen
 
 import typer
@@ -30,6 +29,8 @@ from resources.numbered_log import NumberedLog
 from resources.observations import IngestEntry, batch_key
 from resources.settings import HOME
 from resources.store import Store
+from sensors.batches import Steps
+from sensors.retiring import sum_up
 from speech.types import Seconds
 
 BATCHES_THERE, VIDEOS = 100_000, 4
@@ -37,6 +38,7 @@ NEW = 100
 ROUNDS = 3
 UI_S: Seconds = 5
 TICK_S: Seconds = 10
+NEVER_COUNTED_S: Seconds = 60
 ARMS = ("one", "two", "three")
 ASSETS = [["raw_videos"], ["extracted_audio"], *(["transcripts", arm] for arm in ARMS)]
 WATCHED = ("new_videos", "new_batches")
@@ -101,12 +103,18 @@ def many_batches(batches: int = BATCHES_THERE) -> Iterator[Check]:
                 began = time.monotonic()
                 yield Check(f"rows_differ_{database}", _fill(root / database, batches), "rows", 0)
                 typer.echo(f"{database} is filled after {time.monotonic() - began:.0f} s", err=True)
-                for name, seconds in _ask(root, root / database).items():
-                    ui.append(seconds)
+                with _code(root):
+                    answers = _ask(root)
+                    counted = _never_counted(root, root / database)
+                with _code(root):
+                    ended = _tick(root, root / database)
+                ui += answers.values()
+                for name, seconds in answers.items():
                     yield Check(f"ui_{name}_{database}_s", seconds, "s", UI_S, below=True)
-                for name, seconds in _tick(root, root / database).items():
-                    ticks.append(seconds)
+                ticks += ended.values()
+                for name, seconds in ended.items():
                     yield Check(f"tick_{name}_{database}_s", seconds, "s", TICK_S, below=True)
+                yield Check(f"ui_never_counted_{database}_s", counted, "s", NEVER_COUNTED_S, below=True)
     yield Check("ui_100k_s", max(ui), "s", UI_S, below=True)
     yield Check("tick_100k_s", max(ticks), "s", TICK_S, below=True)
 
@@ -151,6 +159,8 @@ def _fill(home: Path, batches: int) -> int:
     _really(first)
     with DagsterInstance.from_config(str(home)) as instance:
         copy_run(instance, first, 2, batches - 1)
+        steps = [AssetKey(path) for path in ASSETS]
+        sum_up(instance, Steps(steps[:2], dict(zip(ARMS, steps[2:], strict=True))))  # as is done every hour
         _really(last)
         return differences(instance, copy, last)
 
@@ -170,21 +180,26 @@ def _process(batch: str) -> None:
     runner.process(batch, runner.missing(batch))
 
 
-def _ask(root: Path, home: Path) -> dict[str, Seconds]:
-    """Medians: of a new webserver's first answer, with no summary in the database yet, and of later ones."""
+def _ask(root: Path) -> dict[str, Seconds]:
+    """Medians of a new webserver's first answers, and of later ones."""
     cold: dict[str, list[Seconds]] = {name: [] for name in QUESTIONS}
     warm: dict[str, list[Seconds]] = {name: [] for name in QUESTIONS}
-    with DagsterInstance.from_config(str(home)) as instance:
-        for _ in range(ROUNDS):
-            with webserver(root) as port:
-                for name, (query, values) in QUESTIONS.items():
-                    instance.wipe_asset_cached_status([AssetKey(path) for path in ASSETS])
-                    cold[name].append(_seconds(port, query, values))
-                    warm[name] += [_seconds(port, query, values) for _ in range(ROUNDS)]
-    typer.echo(f"{home.name}: the UI's answers, cold {cold}, warm {warm}", err=True)
+    for _ in range(ROUNDS):
+        with _webserver(root) as port:
+            for name, (query, values) in QUESTIONS.items():
+                cold[name].append(_seconds(port, query, values))
+                warm[name] += [_seconds(port, query, values) for _ in range(ROUNDS)]
+    typer.echo(f"the UI's answers, cold {cold}, warm {warm}", err=True)
     return {f"{name}_cold": statistics.median(found) for name, found in cold.items()} | {
         f"{name}_warm": statistics.median(found) for name, found in warm.items()
     }
+
+
+def _never_counted(root: Path, home: Path) -> Seconds:
+    """The graph where nobody has looked since the first batch, and reconciliation never ran."""
+    with DagsterInstance.from_config(str(home)) as instance, _webserver(root) as port:
+        instance.wipe_asset_cached_status([AssetKey(path) for path in ASSETS])
+        return _seconds(port, *QUESTIONS["graph"])
 
 
 def _seconds(port: int, query: str, values: dict[str, Any]) -> Seconds:
@@ -204,25 +219,41 @@ def graphql(port: int, query: str, values: dict[str, Any]) -> Any:
 
 
 @contextmanager
-def webserver(root: Path) -> Iterator[int]:
-    """Dagster's webserver over the instance and the definitions that the environment says; its port."""
+def _code(root: Path) -> Iterator[None]:
+    """The definitions, served to all that is started from then on, as deploy/compose does."""
+    port = _free_port()
+    server = {"host": "127.0.0.1", "port": port, "location_name": LOCATION["repositoryLocationName"]}
+    (root / "workspace.yaml").write_text(yaml.safe_dump({"load_from": [{"grpc_server": server}]}))
+    with _started(root, "asr", "serve", "--port", str(port)):
+        _wait(lambda: _listens(port))
+        yield
+
+
+@contextmanager
+def _webserver(root: Path) -> Iterator[int]:
+    """Dagster's webserver over that and the instance that the environment says; its port."""
+    port = _free_port()
+    with _started(root, "dagster-webserver", "-h", "127.0.0.1", "-p", str(port), "-w", "workspace.yaml"):
+        _wait(lambda: _listens(port))
+        graphql(port, "{ repositoriesOrError { __typename } }", {})
+        yield port
+
+
+def _free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port: int = free.getsockname()[1]
-    with _started(root, "dagster-webserver", "-h", "127.0.0.1", "-p", str(port)):
-        until = time.monotonic() + 120
-        while True:
-            try:
-                graphql(port, "{ repositoriesOrError { __typename } }", {})
-                break
-            except URLError:
-                assert time.monotonic() < until, "the webserver does not come up"
-                time.sleep(0.5)
-        yield port
+    return port
+
+
+def _listens(port: int) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+        return True
+    return False
 
 
 @contextmanager
 def _started(root: Path, program: str, *arguments: str) -> Iterator[None]:
-    command = [str(Path(sys.executable).with_name(program)), *arguments, "-w", str(HOME / "workspace.yaml")]
+    command = [str(Path(sys.executable).with_name(program)), *arguments]
     with (root / f"{program}.log").open("a") as log:
         process = subprocess.Popen(command, cwd=root, stdout=log, stderr=log, start_new_session=True)
         try:
@@ -240,7 +271,7 @@ def _tick(root: Path, home: Path) -> dict[str, Seconds]:
     """The longest ticks of a new daemon until it offers new batches; medians of those in later rounds."""
     log = NumberedLog(Store(url=f"file://{root}/data"), layout.INGEST, IngestEntry)
     log.skip()
-    with webserver(root) as port:
+    with _webserver(root) as port:
         sensor = LOCATION | {"sensorName": "new_batches"}
         said = graphql(port, SET_CURSOR, {"sensor": sensor, "cursor": batch_key(log.tail)})["setSensorCursor"]
         assert said == {"__typename": "Sensor"}, said
@@ -250,7 +281,7 @@ def _tick(root: Path, home: Path) -> dict[str, Seconds]:
             began, wanted = time.time(), log.tail + NEW
             _arrive(root, f"{home.name}-{number}")
             if not number:
-                ended.enter_context(_started(root, "dagster-daemon", "run"))
+                ended.enter_context(_started(root, "dagster-daemon", "run", "-w", "workspace.yaml"))
             rounds.append(_round(instance, log, began, wanted))
     typer.echo(f"{home.name}: the longest ticks, by round: {rounds}", err=True)
     cold, *warm = rounds

@@ -59,6 +59,11 @@ class Steps:
     always: Sequence[AssetKey]
     transcripts: Mapping[str, AssetKey]
 
+    @property
+    def all(self) -> list[AssetKey]:
+        """Whatever a batch may be heard by."""
+        return [*self.always, *self.transcripts.values()]
+
     def of(self, batch: str, routing: Routing) -> list[AssetKey]:
         """What a run of a batch is to materialize: challengers hear a share of the batches."""
         return [
