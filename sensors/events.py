@@ -192,7 +192,7 @@ def record_changes(
     known = ask_each(partial(log.current, source.name), missing)
     gone = [video for video in known if video and source.covers(video)]
     found = [video for video in there.values() if video]
-    list(record(log, found, limits, as_of))
+    list(record(log, found, limits, as_of))  # it records as far as it is asked
     if gone:
         log.append([], gone, as_of)
     unsettled = [video.key for video in found if log.is_news(video)]

@@ -102,7 +102,7 @@ def test_a_conflict_without_end_is_told_in_a_sentence(bucket: str, through: Prox
 def test_who_wrote_an_entry_and_never_heard_of_it_goes_on_with_what_follows(
     fault: Fault, bucket: str, through: Proxy
 ) -> None:
-    """Else a promotion blames somebody else, and a sensor revives nothing of what is there again."""
+    """Else a promotion blames somebody else, and a look does not count what it has added."""
     store = Store(url=f"s3://{bucket}")
     through.troubles += [Trouble(fault, "PUT", "champions/", {0}), Trouble(fault, "PUT", "ingest/", {0})]
     first = Champion(number=0, model="a", why=Change.FIRST)
