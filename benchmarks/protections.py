@@ -157,9 +157,6 @@ PROTECTIONS = {
     "speech/workers.py": [
         Protection(38, "watchdog.start()", "pass"),
     ],
-    "resources/ingest_log.py": [
-        Protection(24, "for video in latest if self.is_news(video, as_of)]", "for video in latest]"),
-    ],
     "resources/aws.py": [Protection(38, "read_timeout=ANSWER_S, ", "")],
     "asr_assets/definitions.py": [
         Protection(38, "return {MAX_RUNTIME_SECONDS_TAG: str(settings.max_run_s)}", "return {}"),
