@@ -2,10 +2,8 @@
 
 import csv
 import io
-import os
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -13,6 +11,7 @@ from pathlib import Path
 
 import typer
 
+from benchmarks.processes import program, settings_below
 from benchmarks.report import Check
 from resources.settings import HOME
 
@@ -53,15 +52,9 @@ def crontab() -> Iterator[Check]:
 
 
 def _asr(root: Path, *arguments: str) -> str:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("ASR_", "DAGSTER_"))}
-    ours = {
-        "ASR_SOURCE_URL": str(root / "videos"),
-        "ASR_STORE_URL": str(root / "data"),
-        "ASR_MODELS": str(root / "models.toml"),
-    }
     return subprocess.run(
-        [str(Path(sys.executable).with_name("asr")), *arguments],
-        env=clean | ours,
+        [program("asr"), *arguments],
+        env=settings_below(root),
         cwd=root,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

@@ -15,7 +15,7 @@ from benchmarks.killing import kill_points
 from benchmarks.mutants import mutants
 from benchmarks.overload import overload
 from benchmarks.protections import protections
-from benchmarks.report import Check, described, publish
+from benchmarks.report import Check, described, publish, said
 from benchmarks.tree import ROOT
 
 PARTS = ("cases", "protections", "kills", "mutants", "overload")
@@ -42,11 +42,7 @@ def main(
         if not only or name in only:
             checks += part
     if only or every > 1:
-        for check in checks:
-            typer.echo(
-                f"{check.check} {check.value:g} {check.bar} {'holds' if check.holds else 'DOES NOT HOLD'}"
-            )
-        sys.exit(not all(check.holds for check in checks))
+        sys.exit(not said(checks))
     holds = publish("faults", checks, seed=seed, files=files)
     before, _, rest = PAGE.read_text().partition(BEGIN)
     PAGE.write_text(f"{before}{BEGIN}{tried(checks)}{END}{rest.partition(END)[2]}")

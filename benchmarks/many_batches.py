@@ -5,7 +5,6 @@ import os
 import signal
 import socket
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +22,7 @@ from dagster._core.scheduler.instigation import InstigatorType
 
 from benchmarks.batches import copy_run, differences, write_log
 from benchmarks.postgres import server
+from benchmarks.processes import free_port, started
 from benchmarks.report import Check, publish
 from resources import layout
 from resources.numbered_log import NumberedLog
@@ -222,10 +222,10 @@ def graphql(port: int, query: str, values: dict[str, Any]) -> Any:
 @contextmanager
 def _code(root: Path) -> Iterator[None]:
     """The definitions, served to all that is started from then on, as deploy/compose does."""
-    port = _free_port()
+    port = free_port()
     server = {"host": "127.0.0.1", "port": port, "location_name": LOCATION["repositoryLocationName"]}
     (root / "workspace.yaml").write_text(yaml.safe_dump({"load_from": [{"grpc_server": server}]}))
-    with _started(root, "asr", "serve", "--port", str(port)):
+    with started(root, "asr", "serve", "--port", str(port)):
         _wait(lambda: _listens(port))
         yield
 
@@ -233,39 +233,17 @@ def _code(root: Path) -> Iterator[None]:
 @contextmanager
 def _webserver(root: Path) -> Iterator[int]:
     """Dagster's webserver over that and the instance that the environment says; its port."""
-    port = _free_port()
-    with _started(root, "dagster-webserver", "-h", "127.0.0.1", "-p", str(port), "-w", "workspace.yaml"):
+    port = free_port()
+    with started(root, "dagster-webserver", "-h", "127.0.0.1", "-p", str(port), "-w", "workspace.yaml"):
         _wait(lambda: _listens(port))
         graphql(port, "{ repositoriesOrError { __typename } }", {})
         yield port
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
-    return port
 
 
 def _listens(port: int) -> bool:
     with suppress(OSError), socket.create_connection(("127.0.0.1", port)):
         return True
     return False
-
-
-@contextmanager
-def _started(root: Path, program: str, *arguments: str) -> Iterator[None]:
-    command = [str(Path(sys.executable).with_name(program)), *arguments]
-    with (root / f"{program}.log").open("a") as log:
-        process = subprocess.Popen(command, cwd=root, stdout=log, stderr=log, start_new_session=True)
-        try:
-            yield
-        finally:
-            os.killpg(process.pid, signal.SIGTERM)
-            try:
-                process.wait(30)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait(30)
 
 
 def _tick(root: Path, home: Path) -> dict[str, Seconds]:
@@ -282,7 +260,7 @@ def _tick(root: Path, home: Path) -> dict[str, Seconds]:
             began, wanted = time.time(), log.tail + NEW
             _arrive(root, f"{home.name}-{number}")
             if not number:
-                ended.enter_context(_started(root, "dagster-daemon", "run", "-w", "workspace.yaml"))
+                ended.enter_context(started(root, "dagster-daemon", "run", "-w", "workspace.yaml"))
             rounds.append(_round(instance, log, began, wanted))
     typer.echo(f"{home.name}: the longest ticks, by round: {rounds}", err=True)
     cold, *warm = rounds

@@ -9,7 +9,7 @@ from benchmarks.crontab import crontab
 from benchmarks.many_batches import many_batches
 from benchmarks.overhead import overhead
 from benchmarks.ray_scaling import ray_scaling
-from benchmarks.report import Check, publish
+from benchmarks.report import Check, publish, said
 
 PARTS = {"overhead": overhead, "crontab": crontab, "ray": ray_scaling, "batches": many_batches}
 
@@ -23,9 +23,7 @@ def main(
         if not only or name in only:
             checks += part()
     if only:
-        for check in checks:
-            typer.echo(f"{check.check} {check.value:g} {check.unit} {check.bar}: {check.holds}")
-        sys.exit(not all(check.holds for check in checks))
+        sys.exit(not said(checks))
     sys.exit(not publish("orchestration", checks))
 
 

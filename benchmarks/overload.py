@@ -1,14 +1,9 @@
 """Videos that arrive faster than they are processed, before a real daemon: queues grow, nothing fails, and
 afterwards all is as it was."""
 
-import os
 import signal
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -17,6 +12,7 @@ import typer
 from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
 
 from benchmarks.mutants import MODEL, clip
+from benchmarks.processes import free_port, settings_below, started
 from benchmarks.report import Check
 from resources import snapshot
 from resources.store import Store
@@ -37,7 +33,8 @@ def overload(seconds: float) -> Iterator[Check]:
         root = Path(temporary)
         (root / "videos").mkdir()
         (root / "models.toml").write_text(MODEL)
-        with _daemon(root):
+        dev = "dev", "--port", str(free_port())
+        with started(root, "asr", *dev, env=settings_below(root), end=signal.SIGINT):
             data, arrived, longest = clip(root / "clip.ogg", "ogg", "libopus"), 0, 0
             began = time.monotonic()
             while time.monotonic() - began < seconds:
@@ -74,36 +71,6 @@ def _arrive(root: Path, number: int, data: bytes) -> None:
     hidden = root / "videos" / f".{number}"
     hidden.write_bytes(data)
     hidden.rename(root / "videos" / f"{number}.ogg")
-
-
-@contextmanager
-def _daemon(root: Path) -> Iterator[None]:
-    """``asr dev`` on a free port."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("ASR_", "DAGSTER_"))}
-    ours = {
-        "ASR_SOURCE_URL": str(root / "videos"),
-        "ASR_STORE_URL": str(root / "data"),
-        "ASR_MODELS": str(root / "models.toml"),
-    }
-    with (root / "log").open("w") as log:
-        process = subprocess.Popen(
-            [str(Path(sys.executable).with_name("asr")), "dev", "--port", str(port)],
-            env=clean | ours,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-        try:
-            yield
-        finally:
-            os.killpg(process.pid, signal.SIGINT)
-            try:
-                process.wait(30)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
 
 
 def _rows(root: Path) -> dict[int, int]:

@@ -62,6 +62,14 @@ def publish(name: str, checks: list[Check], **parameters: float) -> bool:
     return all(check.holds for check in checks)
 
 
+def said(checks: list[Check]) -> bool:
+    """Print the checks of a part of a benchmark, and write nothing. True when all hold."""
+    for check in checks:
+        holds = "holds" if check.holds else "DOES NOT HOLD"
+        Console().print(f"{check.check} {check.value:g} {check.unit} {check.bar} {holds}")
+    return all(check.holds for check in checks)
+
+
 def described() -> str:
     """The commit and the machine, for a page."""
     return f"{_commit()}, on {_machine()}"

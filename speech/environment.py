@@ -6,8 +6,8 @@ import re
 from speech.models import ModelVersion
 from speech.weights import is_folder
 
-# A list of what it may know and not of what it may not: a secret
-# can have any name. A library that needs another variable than these gets its line here.
+# A list of what it may know and not of what it may not: a secret can have any name. A library that needs
+# another variable than these gets its line here.
 _ITS_OWN = re.compile(
     "PATH|HOME|USER|LOGNAME|LANG|LANGUAGE|TZ|TMPDIR|TEMP|TMP|XDG_CACHE_HOME|VIRTUAL_ENV|CONDA_PREFIX|PYTHON[A-Z]+"
     "|NVIDIA_(VISIBLE_DEVICES|DRIVER_CAPABILITIES|TF32_OVERRIDE)"

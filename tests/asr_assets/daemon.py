@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -11,6 +10,7 @@ from typing import Any
 from urllib.error import URLError
 from urllib.request import Request, urlopen
 
+from benchmarks.processes import free_port
 from speech.errors import WarehouseError
 from tests.conftest import Platform
 
@@ -28,8 +28,7 @@ class Dev:
 
     def __init__(self, platform: Platform, command: Sequence[str] = ()) -> None:
         self.platform = platform
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self._log = (platform.root / "dev.log").open("w")
         self._process = subprocess.Popen(
             [*(command or platform.command("dev")), "--port", str(self.port)],

@@ -4,7 +4,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import zlib
@@ -19,6 +18,7 @@ import yaml
 from dagster import DagsterInstance
 
 from asr_assets.running import INSTANCE_CONFIG
+from benchmarks.processes import free_port
 from tests.asr_assets.daemon import Dev, spoken, wait_for
 from tests.asr_assets.test_dev import ends_of
 from tests.asr_assets.test_life import everything_in
@@ -102,8 +102,7 @@ class Containers:
 
     def __init__(self, platform: Platform) -> None:
         self.platform = platform
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self._port = str(free.getsockname()[1])
+        self._port = str(free_port())
         workspace = (DEPLOY / "workspace.yaml").read_text()
         self._workspace = platform.root / "workspace.yaml"
         self._workspace.write_text(

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.processes import free_port
 from tests.conftest import ROOT
 from tests.faults.test_secrets import serving
 
@@ -59,13 +60,6 @@ class ReadOnly(Everything):
         self.wfile.write(b"read-only")
 
     do_POST = do_GET  # noqa: N815
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @pytest.fixture
