@@ -88,7 +88,6 @@ PROTECTIONS = {
         Protection(41, 'env={"LANG": "C.UTF-8", "OPENBLAS_NUM_THREADS": "1"},', "env=None,"),
         Protection(18, "os.killpg(self._child.pid, signal.SIGKILL)", "self._child.kill()"),
         Protection(19, "patience = min(STALL_S, left_s)", "patience = STALL_S", ends=False),
-        Protection(19, "watchdog.start()", "pass", ends=False),
         Protection(19, "resource.prlimit(self._child.pid, resource.RLIMIT_CPU, limit)", "pass"),
     ],
     "asr_assets/raw_videos.py": [Protection(9, "if media.audio_stream is None:", "if False:")],
@@ -154,8 +153,9 @@ PROTECTIONS = {
         Protection(37, "if any(word in str(error).lower() for word in _POISON):", "if False:"),
     ],
     "speech/environment.py": [Protection(41, "if any(names.fullmatch(k) for names in lists)}", "}")],
-    "speech/workers.py": [
-        Protection(38, "watchdog.start()", "pass"),
+    "speech/watchdog.py": [
+        Protection(19, "timer.start()", "pass", ends=False),
+        Protection(38, "timer.start()", "pass"),
     ],
     "resources/aws.py": [Protection(38, "read_timeout=ANSWER_S, ", "")],
     "asr_assets/definitions.py": [

@@ -7,7 +7,6 @@ never waits for the writer, never blocks it, and needs nothing but the store.
 import os
 import re
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +23,7 @@ from resources.store import Store
 from resources.warehouse import LoadReport
 from speech.errors import QueryError, StoreError, WarehouseError, first_line
 from speech.types import Seconds
+from speech.watchdog import watchdog
 
 KEEP = 3
 """Older snapshots are deleted; a reader that has just read the name of one has time to fetch it."""
@@ -156,7 +156,6 @@ def query(
         sql.encode()
     except UnicodeEncodeError as error:
         raise QueryError("the SQL cannot be answered: it is not UTF-8") from error
-    timer = threading.Timer(seconds, connection.interrupt)
     try:
         statements = connection.extract_statements(sql)
         if not statements:
@@ -166,9 +165,9 @@ def query(
         if statements[0].type is not duckdb.StatementType.SELECT:
             kind = statements[0].type.name
             raise QueryError(f"only SELECT is possible here, not {kind}: this is a read-only copy")
-        timer.start()
-        _refuse_side_effects(connection, sql)
-        yield _execute(connection, sql)
+        with watchdog(seconds, connection.interrupt):
+            _refuse_side_effects(connection, sql)
+            yield _execute(connection, sql)
     except duckdb.InterruptException as error:
         raise QueryError(
             f"the SQL took longer than {seconds:g} s; ask for less, or give it more time"
@@ -179,8 +178,6 @@ def query(
     except duckdb.Error as error:
         message = " ".join(str(error).partition("\n\nLINE ")[0].split())
         raise QueryError(f"the SQL cannot be answered: {message}") from error
-    finally:
-        timer.cancel()
 
 
 def _execute(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.DuckDBPyConnection:

@@ -18,12 +18,12 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from math import ceil, isfinite
 from multiprocessing.connection import Connection
 from pathlib import Path
 from socket import SHUT_RDWR, socket, socketpair
 from stat import S_ISREG
-from threading import Timer
 from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
@@ -31,6 +31,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from speech.errors import AsrError, MediaError, Reason
 from speech.types import SAMPLE_RATE, Samples, Seconds
+from speech.watchdog import watchdog
 
 STALL_S: Seconds = 60.0
 """A child that says nothing for so long is killed."""
@@ -227,12 +228,12 @@ class MediaDecoder:
     ) -> tuple[bytes, bytes]:
         """Say something, if there is anything to say, and hear what the child says next, all in good time."""
         patience = min(STALL_S, left_s)
-        began, watchdog = time.monotonic(), Timer(patience, _hang_up, [pipe])
-        watchdog.start()
+        began = time.monotonic()
         try:
-            if said is not None:
-                pipe.send_bytes(said)
-            message = pipe.recv_bytes(1 << 20)
+            with watchdog(patience, partial(_hang_up, pipe)):
+                if said is not None:
+                    pipe.send_bytes(said)
+                message = pipe.recv_bytes(1 << 20)
         except (EOFError, OSError) as error:
             if time.monotonic() - began < patience:
                 raise self._died(name) from error
@@ -241,8 +242,6 @@ class MediaDecoder:
                 f"{name}: the decoder made no headway and was stopped; "
                 "the file is most likely damaged or made to do harm",
             ) from error
-        finally:
-            watchdog.cancel()
         return message[:1], message[1:]
 
     def _died(self, name: str) -> MediaError:

@@ -19,7 +19,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from queue import SimpleQueue
 from socket import socketpair
-from threading import Lock, Timer
+from threading import Lock
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
@@ -30,6 +30,7 @@ from speech.errors import AsrError, EngineError, ModelError, WorkerBroken
 from speech.listening import Listener, Usage
 from speech.models import ModelVersion
 from speech.types import SAMPLE_RATE, HeardWindow, Seconds, Window
+from speech.watchdog import watchdog
 
 LOADING_S: Seconds = 3600.0
 """A worker that has not loaded its model by then is given up; weights may come from the hub."""
@@ -141,11 +142,11 @@ class Apart:
         child, pipe = self._child, self._pipe
         assert child
         assert pipe
-        began, watchdog = time.monotonic(), Timer(patience_s, child.kill)
-        watchdog.start()
+        began = time.monotonic()
         try:
-            pipe.send(what)  # waits, too, for a child that does not read
-            answer = pipe.recv()
+            with watchdog(patience_s, child.kill):
+                pipe.send(what)  # waits, too, for a child that does not read
+                answer = pipe.recv()
         except (EOFError, OSError) as error:
             stalled, code = time.monotonic() - began >= patience_s, self._end()
             raise WorkerBroken(
@@ -158,8 +159,6 @@ class Apart:
                     else f"ended with status {code}: what it wrote last says why"
                 )
             ) from error
-        finally:
-            watchdog.cancel()
         if isinstance(answer, (ModelError, WorkerBroken)):
             self.close()
         if isinstance(answer, AsrError):
