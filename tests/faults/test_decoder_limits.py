@@ -122,14 +122,18 @@ def test_a_day_of_sound_takes_no_more_memory(decoder: MediaDecoder, tmp_path: Pa
     assert info.duration_s == pytest.approx(24 * 3600, abs=0.01)
     assert not info.cut_short
     assert peak_mb(decoder) < PEAK_MB
-    read = heard = 0
+    before_mb, read, heard = peak_mb_here(), 0, 0
     for piece in flac_pieces(tmp_path / "audio.flac"):
         if not heard and np.abs(piece).max() > 1000:
             heard = read
         read += len(piece)
     assert heard / SAMPLE_RATE == pytest.approx(24 * 3600 - 60, abs=1)
-    own_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    assert own_mb < 1000
+    assert peak_mb_here() - before_mb < 500  # all of it at once is 2.6 GB
+
+
+def peak_mb_here() -> float:
+    """The most that this process has taken, whatever it was for."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 @pytest.mark.case(18)
