@@ -5,7 +5,7 @@ import os
 import platform
 import subprocess
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
@@ -41,10 +41,10 @@ class Check(NamedTuple):
         return self.value > self.limit if self.least else self.value < self.limit
 
 
-def publish(name: str, checks: list[Check], **parameters: float) -> bool:
+def publish(name: str, checks: list[Check], is_part: bool = False, **parameters: float) -> bool:
     """Print the checks and write them, and what they were taken with, to ``results/<name>.json``.
 
-    True when all hold.
+    Of a part, the others' checks stay, each with the commit that it was taken at. True when all hold.
     """
     commit, machine = _commit(), _machine()
     shown = Table("check", "value", "unit", "bar", "holds", title=f"{name}: {machine}, {commit}")
@@ -57,9 +57,19 @@ def publish(name: str, checks: list[Check], **parameters: float) -> bool:
         shown.add_row(check.check, f"{value:g}", check.unit, check.bar, "yes" if check.holds else "NO")
     Console().print(shown)
     RESULTS.mkdir(exist_ok=True)
+    if is_part and (former := published(name)):
+        ours = {row["check"] for row in rows}
+        kept = [{"commit": former["commit"], **row} for row in former["checks"] if row["check"] not in ours]
+        rows, parameters = kept + rows, former["parameters"] | parameters
     document = {"machine": machine, "commit": commit, "parameters": parameters, "checks": rows}
     (RESULTS / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n")
     return all(check.holds for check in checks)
+
+
+def published(name: str) -> dict[str, Any] | None:
+    """What was written last; None when nothing was."""
+    file = RESULTS / f"{name}.json"
+    return dict(json.loads(file.read_text())) if file.exists() else None
 
 
 def said(checks: list[Check]) -> bool:
@@ -68,11 +78,6 @@ def said(checks: list[Check]) -> bool:
         holds = "holds" if check.holds else "DOES NOT HOLD"
         Console().print(f"{check.check} {check.value:g} {check.unit} {check.bar} {holds}")
     return all(check.holds for check in checks)
-
-
-def described() -> str:
-    """The commit and the machine, for a page."""
-    return f"{_commit()}, on {_machine()}"
 
 
 def _commit() -> str:
