@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help install demo dev dev-s3 test lint check-types unit test-long test-faults bench-ingestion bench-engine bench-comparison bench-warehouse bench-orchestration bench-gpu bench-workers bench-scale judge screenshots audit sbom lock clean
+.PHONY: help install demo dev dev-s3 test lint check-types unit test-long test-faults bench-ingestion bench-engine bench-comparison bench-warehouse bench-explorer bench-orchestration bench-gpu bench-workers bench-scale judge screenshots audit sbom lock clean
 
 help:  ## What can be made
 	@grep -E '^[a-z0-9-]+:.*##' Makefile | sed -E 's/:.*##/\t/'
@@ -52,6 +52,10 @@ bench-comparison: .venv/installed-dev  ## Intervals that hold the truth, no fals
 bench-warehouse: .venv/installed-dev  ## A hundred million words asked and loaded; readers, kills and Postgres beside
 	$(BIN)/python -m benchmarks.warehouse
 
+bench-explorer: .venv/installed-dev  ## How long a browser waits for the first of ten million words (installs chromium)
+	command -v chromium >/dev/null || (apt-get update -qq && apt-get install -y -qq chromium)
+	$(BIN)/python -m benchmarks.explorer
+
 bench-orchestration: .venv/installed-dev  ## What a run adds, what a crontab takes, Ray's curve, a hundred thousand batches
 	$(BIN)/python -m benchmarks.orchestration
 
@@ -70,7 +74,6 @@ judge: .venv/installed-dev  ## Judge micro_whisper by speech that it was not tra
 
 screenshots: .venv/installed-dev  ## The pictures of README and docs, from a real run (installs chromium)
 	command -v chromium >/dev/null || (apt-get update -qq && apt-get install -y -qq chromium)
-	$(PIP) install --quiet playwright==1.65.2
 	$(BIN)/python -m docs.screenshots
 
 audit: .venv-audit/installed  ## Whether advisories are known of the pinned packages; needs PyPI's, or fails

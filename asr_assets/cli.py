@@ -283,6 +283,22 @@ def serve(
     _become_dagster("api", "grpc", "-h", host, "-p", str(port), *module)
 
 
+@app.command()
+def explore(
+    host: Annotated[
+        str, typer.Option(help="The address to listen on; all but 127.0.0.1 ask for a token")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The port to listen on")] = 8765,
+) -> None:
+    """Serve the search page: find a word, click, hear it; set two model versions side by side."""
+    from explorer.app import serve_explorer
+
+    def listening(address: str) -> None:
+        err.print(f"the explorer is on {address}")
+
+    serve_explorer(Settings.from_env(), READERS_CACHE, host, port, listening)
+
+
 def _become_dagster(*arguments: str) -> None:
     dagster = str(Path(sys.executable).with_name("dagster"))
     os.execv(dagster, [dagster, *arguments])

@@ -16,6 +16,7 @@ from resources.comparisons import (
 )
 from resources.published import ExtractedBatch, ExtractedVideo, Outcome, PublishedTranscripts, Status
 from resources.store import Store
+from resources.verdicts import verdict_objects, verdicts_of
 from speech.comparing import Against, Compared, compare
 from speech.degrading import CONDITIONS
 from speech.normalizing import TimedWord, normalizer_version
@@ -44,9 +45,13 @@ def not_compared(store: Store, pair: Pair) -> Iterator[tuple[str, str]]:
     compared = defaultdict(set)
     for found in store.list(layout.compared_pair(*pair)):
         compared[_batch_of(str(PurePath(found.key).parent))].add(found.key)
+    judged = defaultdict(list)
+    for found in verdict_objects(store, pair):
+        judged[_batch_of(str(PurePath(found.key).parents[1]))].append(f"{found.key} {found.etag}")
     ours = f"{normalizer_version()} {COMPARISON_VERSION}"
     for batch in sorted(words_a.keys() & words_b.keys() & extracted.keys()):
-        states = made_from([words_a[batch], words_b[batch], extracted[batch], ours])
+        made_of = [words_a[batch], words_b[batch], extracted[batch], ours, *sorted(judged[batch])]
+        states = made_from(made_of)
         # Two who compared at once may have left two: then nobody could tell which is to be believed.
         if compared[batch] != {layout.compared(*pair, batch, states)}:
             yield batch, states
@@ -65,13 +70,23 @@ def compare_batch(store: Store, pair: Pair, batch: str) -> ComparedBatch | None:
         return None
     ends_a, ends_b = ({o.video_id: o for o in published.head.outcomes} for published in (a, b))
     heard_a, heard_b = _words(a), _words(b)
+    judged = defaultdict(list)
+    for verdict in verdicts_of(store, pair, batch):
+        judged[verdict.video_id].append((verdict.place(pair), verdict.said))
     rows = []
     for video in extracted.videos:
         video_id = video.video.video_id
         ends = [ends[video_id] for ends in (ends_a, ends_b) if video_id in ends]
         if video.audio and is_comparable(ends):
             language = video.sidecar.language or next((end.language for end in ends if end.language), "en")
-            both = compare(heard_a.get(video_id, []), heard_b.get(video_id, []), _said(video), language)
+            both = compare(
+                heard_a.get(video_id, []),
+                heard_b.get(video_id, []),
+                _said(video),
+                language,
+                judged[video_id],
+                pair.is_turned,
+            )
             rows.append(_row(video, language, both))
     head = ComparedHead(
         model_a=pair.a,

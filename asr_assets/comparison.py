@@ -7,6 +7,7 @@ from rich.table import Table
 
 from asr_assets.drawing import printable, table
 from resources.comparisons import Pair
+from resources.snapshot import by_name
 from speech.errors import NothingInCommon
 
 
@@ -56,12 +57,6 @@ def rows_of(connection: duckdb.DuckDBPyConnection, pair: Pair) -> list[dict[str,
             "each hear what it lacks, asr models lists the definitions"
         )
     return rows
-
-
-def by_name(answer: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
-    """All rows of an answer, each by name of column."""
-    names = [column[0] for column in answer.description or ()]
-    return [dict(zip(names, row, strict=True)) for row in answer.fetchall()]
 
 
 def totals(row: dict[str, Any], pair: Pair) -> Table:

@@ -107,6 +107,9 @@ def remove(store: Store, traces: Traces) -> None:
                 rewrite(store, key, traces.video_ids)
     for video_id in traces.video_ids:
         store.delete(layout.audio(video_id))
+    for key in [found.key for found in store.list(layout.VERDICTS)]:
+        if any(f"video={video_id}/" in key for video_id in traces.video_ids):
+            store.delete(key)
     store.delete_below(layout.DEAD_LETTERS)  # whose keys they hold cannot be told
     store.delete(layout.LISTING)
 

@@ -3,14 +3,13 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 
 import duckdb
 
+from resources.heard import read_transcript
 from speech.errors import AsrError
 from speech.formats import Format
-from speech.types import Segment, Transcript, Word
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,23 +54,6 @@ def export(
             yield Exported(key, path, len(transcript.words))
     except OSError as error:
         raise AsrError(f"{folder}: cannot be written: {error.strerror}") from error
-
-
-def read_transcript(
-    connection: duckdb.DuckDBPyConnection, video_id: str, model: str, language: str, duration_s: float
-) -> Transcript:
-    """One model version's transcript of one video, from its rows."""
-    rows = connection.execute(
-        """
-        SELECT segment_index, word, start_s, end_s, probability, timing_source, channel
-        FROM words WHERE video_id = ? AND model_version = ? ORDER BY word_index
-        """,
-        [video_id, model],
-    ).fetchall()
-    segments = (
-        Segment(tuple(Word(*row[1:]) for row in group)) for _, group in groupby(rows, key=lambda row: row[0])
-    )
-    return Transcript(language, duration_s, tuple(segments))
 
 
 def file_name(key: str) -> str:

@@ -13,8 +13,8 @@ from typing import Any, TypeAlias
 import duckdb
 
 from asr_assets import comparison_pictures as pictures
-from asr_assets.comparison import by_name
-from speech.comparing import WordDiff, who_is_right
+from resources.snapshot import by_name
+from speech.comparing import WordDiff
 from speech.errors import AsrError
 from speech.normalizing import TimedWord, normalized
 from speech.scoring import aligned
@@ -53,6 +53,7 @@ WHERE sure IS NOT NULL GROUP BY side, n ORDER BY side, n
 _WORDS = (
     "SELECT word, start_s FROM words WHERE video_id = $video AND model_version = $model ORDER BY word_index"
 )
+_RIGHT = "SELECT place, is_right FROM word_diff WHERE video_id = $video AND model_a = $a AND model_b = $b"
 _STARTS = f"""{_HEARD}
 SELECT side, quantile_cont(abs(ms), [n / 400 FOR n IN range(401)]) AS ms FROM (
     SELECT 'a' AS side, unnest(start_errors_a_ms) AS ms FROM heard
@@ -154,6 +155,8 @@ def _running_text(connection: duckdb.DuckDBPyConnection, video: dict[str, Any]) 
     said = [TimedWord(word) for word in (video["reference"] or "").split()]
     a, b, truth = (normalized(words, video["language"]) for words in (heard_a, heard_b, said))
     of = {id(pair.heard): pair for one in (a, b) for pair in aligned(truth, one) if pair.heard}
+    pair = {"video": video["video_id"], "a": video["model_a"], "b": video["model_b"]}
+    rights = {row["place"]: row["is_right"] for row in _rows(connection, _RIGHT, pair)}
     parts, places = list[Part](), 0
     for is_same, pairs in groupby(aligned(a, b), lambda pair: pair.is_hit):
         if is_same:
@@ -162,11 +165,10 @@ def _running_text(connection: duckdb.DuckDBPyConnection, video: dict[str, Any]) 
         for one, other in pairs:
             if (places := places + 1) > PLACES:
                 return parts
-            right = None if video["reference_words"] is None else who_is_right(one, other, of)
             truly = next((of[id(word)].said for word in (one, other) if word and of[id(word)].said), None)
             start_s = next(word.start_s for word in (one, other) if word)
             in_a, in_b, said_there = (word.word if word else None for word in (one, other, truly))
-            parts.append(Part(diff=WordDiff(in_a, in_b, start_s or 0.0, right), said=said_there))
+            parts.append(Part(diff=WordDiff(in_a, in_b, start_s or 0.0, rights.get(places)), said=said_there))
     return parts
 
 

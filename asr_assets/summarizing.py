@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import duckdb
 
 from asr_assets.comparing import MEASURED
-from asr_assets.comparison import by_name
 from resources.comparisons import Pair
+from resources.snapshot import by_name
 from speech.evidence import CONFIDENCE, Calibration, Difference, wer_difference
 from speech.normalizing import normalizer_version
 

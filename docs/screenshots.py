@@ -1,4 +1,4 @@
-"""Take the screenshots of README and docs: Dagster's UI after a real run of the demo, light and dark.
+"""Take the screenshots of README and docs: Dagster's UI and the explorer after the demo, light and dark.
 
 Usage (``make screenshots`` installs what it needs: playwright, and Debian's chromium)::
 
@@ -21,6 +21,8 @@ from typing import Any
 PICTURES = Path(__file__).with_name("pictures")
 SIZE = {"width": 1280, "height": 800}
 REPORT = {"x": 0, "y": 0, "width": 1280, "height": 2000}
+EXPLORED = {"x": 0, "y": 0, "width": 1280, "height": 560}
+JUDGED = {"x": 0, "y": 0, "width": 1280, "height": 760}
 TWINS = ("noise_20db", "noise_10db", "noise_5db", "noise_0db", "opus_12k", "opus_6k", "telephone")
 PATIENCE_S = 120.0
 
@@ -38,6 +40,11 @@ def main() -> None:
             page.screenshot(path=PICTURES / f"transcript-{theme}.png")
             page.goto((Path(root) / "report.html").as_uri())
             page.screenshot(path=PICTURES / f"comparison-{theme}.png", full_page=True, clip=REPORT)
+            with explorer(Path(root)) as looked_at:
+                playing(page, looked_at)
+                page.screenshot(path=PICTURES / f"video-{theme}.png", clip=EXPLORED)
+                judging(page, looked_at)
+                page.screenshot(path=PICTURES / f"judging-{theme}.png", clip=JUDGED)
 
 
 def graph(page: Any, url: str) -> None:
@@ -60,6 +67,39 @@ def transcript(page: Any, url: str) -> None:
     if not plot.evaluate("picture => picture.naturalWidth"):
         raise RuntimeError("the plot is there, but the browser cannot show it")
     page.wait_for_timeout(1000)
+
+
+def playing(page: Any, url: str) -> None:
+    """A video that was found by a phrase."""
+    page.goto(f"{url}/?q=borrow")
+    page.locator(".hits a").first.click()
+    page.locator(".w.now").wait_for()
+    page.wait_for_timeout(1500)
+    page.evaluate("player.pause()")
+    page.mouse.move(1000, 700)
+    page.wait_for_timeout(3500)  # until the player's buttons are gone
+
+
+def judging(page: Any, url: str) -> None:
+    """Two model versions, and a place that is judged."""
+    page.goto(f"{url}/?video=library")
+    page.locator(".videos a").first.click()
+    page.get_by_text("Compare with").click()
+    page.locator(".differ").first.get_by_text("A is right").click()
+    page.locator(".judged").first.wait_for()
+    page.evaluate("scrollTo(0, 0)")
+    page.wait_for_timeout(1500)
+
+
+@contextmanager
+def explorer(root: Path) -> Iterator[str]:
+    """The explorer over what the demo has found; its address."""
+    env = os.environ | {"ASR_SOURCE_URL": str(root / "videos"), "ASR_STORE_URL": str(root / "data")}
+    command = [str(Path(sys.executable).with_name("asr")), "explore", "--port", "0"]
+    with subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) as server:
+        assert server.stderr
+        yield server.stderr.readline().split()[-1].rstrip("/")
+        server.terminate()
 
 
 @contextmanager

@@ -66,6 +66,11 @@ class Pair(NamedTuple):
     a: str
     b: str
 
+    @property
+    def is_turned(self) -> bool:
+        """Whether B's name comes first: verdicts are kept by names in their order, whoever is champion."""
+        return self.b < self.a
+
 
 class ComparedHead(BaseModel, frozen=True):
     """The metadata of a batch's comparison."""

@@ -39,6 +39,9 @@ SUMMARIES = "comparison_summaries"
 REPORTS = "reports"
 """``reports/m--n.html``: the same, to be read."""
 
+VERDICTS = "verdicts"
+"""``verdicts/m--n/batch=00000042/video=<video_id>/<place>.json``: who is right, by whoever has listened."""
+
 PROBES = "probes"
 """``probes/<random>``: written, read and deleted by ``asr doctor``."""
 
@@ -164,6 +167,21 @@ def summary(a: str, b: str) -> str:
 def report(a: str, b: str) -> str:
     """The page about two model versions."""
     return f"{REPORTS}/{a}--{b}.html"
+
+
+def verdicts(first: str, second: str) -> str:
+    """The folder of verdicts between two model versions, in the order of their names."""
+    return f"{VERDICTS}/{first}--{second}"
+
+
+def verdicts_in(first: str, second: str, batch: str) -> str:
+    """Those on a batch."""
+    return f"{verdicts(first, second)}/batch={batch}"
+
+
+def verdicts_on(folder: str, video_id: str) -> str:
+    """Those on a video of it."""
+    return f"{folder}/video={video_id}"
 
 
 def snapshot(number: int) -> str:

@@ -76,6 +76,8 @@ class Settings(BaseSettings):
     postgres_url: str = Field(default="", repr=False)  # it holds a password
     alert_url: str = Field(default="", repr=False)  # whoever knows it may write there
     otlp_endpoint: str = Field(default="", alias="OTEL_EXPORTER_OTLP_ENDPOINT")
+    dagster_url: str = "http://127.0.0.1:3000"
+    explorer_token: str = Field(default="", repr=False)  # whoever knows it may read all words
     dagster_home: LocalPath = Field(
         default_factory=lambda found: _state(found) / "dagster", alias="DAGSTER_HOME"
     )

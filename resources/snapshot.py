@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import duckdb
@@ -142,6 +143,12 @@ def champion(connection: duckdb.DuckDBPyConnection) -> str:
     """The model version whose words are the current ones; empty before there is one."""
     (champion,) = connection.execute("SELECT model_version FROM champion_current").fetchone() or ("",)
     return champion or ""
+
+
+def by_name(answer: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
+    """All rows of an answer, each by name of column."""
+    names = [column[0] for column in answer.description or ()]
+    return [dict(zip(names, row, strict=True)) for row in answer.fetchall()]
 
 
 @contextmanager

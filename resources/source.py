@@ -62,6 +62,9 @@ class SourceBackend(Protocol):
     def open(self, video: Video) -> AbstractContextManager[ByteSource]:
         """That version's bytes. Raises SourceObjectError when it is gone or another version now."""
 
+    def link(self, video: Video, content_type: str) -> str | None:
+        """A URL under which a browser finds the object for a while, as this type; None: there is none."""
+
 
 class Source(ConfigurableResource[Any]):
     """The watched URL. What does not end like media (a read-me, a sidecar) is not a video."""

@@ -91,6 +91,9 @@ class LocalFolder:
             modified_at=datetime.fromtimestamp(min(max(found.st_mtime, 0.0), _YEAR_9999), UTC),
         )
 
+    def link(self, video: Video, content_type: str) -> str | None:
+        """There is none to a file."""
+
     @contextmanager
     def open(self, video: Video) -> Iterator[ByteSource]:
         """The open file; it is looked at again when it is closed, so a change under way is noticed."""

@@ -21,6 +21,8 @@ from resources.observations import Video
 from speech.errors import Reason, SourceObjectError, SourceUnavailable
 from speech.media import ByteSource
 
+LINK_S = 3600
+"""Whoever has a link may read that object for so long."""
 _READ_AHEAD = 8 << 20
 _BUSY = {429, 502, 503, 504}
 """Statuses of a bucket that has too much to do, or of what stands in front of it."""
@@ -102,6 +104,16 @@ class S3Bucket:
             version=found["ETag"].strip('"'),
             size_bytes=size_bytes,
             modified_at=found["LastModified"],
+        )
+
+    def link(self, video: Video, content_type: str) -> str | None:
+        """A presigned URL; it gives whatever version is there."""
+        return str(
+            self._client.generate_presigned_url(
+                "get_object",
+                Params={"Bucket": self._bucket, "Key": video.key, "ResponseContentType": content_type},
+                ExpiresIn=LINK_S,
+            )
         )
 
     @contextmanager

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import obstore
 from dagster import ConfigurableResource
 from obstore.exceptions import AlreadyExistsError, BaseError, GenericError
-from obstore.store import LocalStore, ObjectStore, from_url
+from obstore.store import AzureStore, GCSStore, LocalStore, ObjectStore, S3Store, from_url
 from pydantic import Field, PrivateAttr
 from typing_extensions import Buffer
 
@@ -113,6 +113,13 @@ class Store(ConfigurableResource[Any]):
     def _range(self, key: str, start: int, length: int) -> Buffer:
         with self._told(key, "read"):
             return _again(lambda: obstore.get_range(self.client, key, start=start, length=length))
+
+    def link(self, key: str) -> str | None:
+        """A URL under which a browser finds the object for an hour; None for a folder, which has none."""
+        if not isinstance(self.client, S3Store | GCSStore | AzureStore):
+            return None
+        with self._told(key, "sign a link to"):
+            return str(obstore.sign(self.client, "GET", key, timedelta(hours=1)))
 
     def head(self, key: str) -> StoredObject | None:
         """An object's size and ETag; None when there is no such object."""

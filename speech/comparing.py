@@ -1,8 +1,12 @@
-"""What two model versions heard in one recording: against each other, and against what is said, if known."""
+"""What two model versions heard in one recording: against each other, and against what is said, if known.
+
+What is said is known from a reference, or from somebody who listened to the places where the two differ.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from itertools import groupby
+from typing import Literal, NamedTuple, Self, TypeAlias
 
 from speech.evidence import Calibration
 from speech.normalizing import TimedWord, normalized
@@ -10,6 +14,8 @@ from speech.scoring import Pair, Score, aligned
 from speech.types import Seconds
 
 Right: TypeAlias = Literal["a", "b", "neither"]
+MOVED_S: Seconds = 0.5
+"""A place that is farther from where somebody listened is another one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,21 +48,117 @@ class Compared:
     diff: tuple[WordDiff, ...]
 
 
+class Place(NamedTuple):
+    """What identifies a stretch in which two models differ: where it begins, and the words of both."""
+
+    start_s: Seconds
+    a: str
+    b: str
+
+    def is_at(self, other: "Place") -> bool:
+        """Whether it is the same one, though times may have moved a little since."""
+        return (self.a, self.b) == (other.a, other.b) and abs(self.start_s - other.start_s) < MOVED_S
+
+
+class Stretch(NamedTuple):
+    """Words in a row that two models both have, or in which they differ."""
+
+    pairs: tuple[Pair, ...]
+    is_same: bool
+
+    @classmethod
+    def all_of(cls, pairs: Sequence[Pair]) -> list[Self]:
+        """Of two aligned texts, one after the other."""
+        return [cls(tuple(found), same) for same, found in groupby(pairs, lambda pair: pair.is_hit)]
+
+    @property
+    def a(self) -> list[TimedWord]:
+        """A's words."""
+        return [pair.said for pair in self.pairs if pair.said]
+
+    @property
+    def b(self) -> list[TimedWord]:
+        """B's words."""
+        return [pair.heard for pair in self.pairs if pair.heard]
+
+    @property
+    def start_s(self) -> Seconds:
+        """Of its first word."""
+        return min((word.start_s for word in (*self.a, *self.b) if word.start_s is not None), default=0.0)
+
+    @property
+    def end_s(self) -> Seconds:
+        """Of its last word."""
+        return max((word.end_s for word in (*self.a, *self.b) if word.end_s is not None), default=0.0)
+
+    @property
+    def place(self) -> Place:
+        """Under which somebody's verdict is kept."""
+        return Place(self.start_s, *(" ".join(word.word for word in side) for side in (self.a, self.b)))
+
+
+def stretches(a: Sequence[TimedWord], b: Sequence[TimedWord], is_turned: bool = False) -> list[Stretch]:
+    """Two normalised texts, stretch by stretch.
+
+    Of several ways to align two texts that need as few edits, the other order may have another: ``is_turned``
+    is for that order's, whose places are those that somebody has judged.
+    """
+    pairs = [Pair(one, other) for other, one in aligned(b, a)] if is_turned else aligned(a, b)
+    return Stretch.all_of(pairs)
+
+
+Verdicts: TypeAlias = Sequence[tuple[Place, str]]
+"""What is truly said at places where two models differ, by somebody who has listened."""
+
+
 def compare(
     heard_a: Sequence[TimedWord],
     heard_b: Sequence[TimedWord],
     said: Sequence[TimedWord] | None,
     language: str,
+    verdicts: Verdicts = (),
+    is_turned: bool = False,
 ) -> Compared:
-    """Compare what two models heard in a recording in this language."""
+    """Compare what two models heard in a recording in this language.
+
+    Without a reference, verdicts about *all* places where they differ are one: what both heard alike counts
+    as said, which changes neither's errors more than the other's. ``is_turned``: see :func:`stretches`.
+    """
     a, b = normalized(heard_a, language), normalized(heard_b, language)
     pairs = aligned(a, b)
     if said is None:
-        return Compared(Score.of(pairs), None, None, _diff(pairs, {}))
-    truth = normalized(said, language)
-    to_a, to_b = aligned(truth, a), aligned(truth, b)
+        to_a, to_b, are_all = _by_ear(stretches(a, b, is_turned), verdicts, language)
+    else:
+        truth = normalized(said, language)
+        to_a, to_b, are_all = aligned(truth, a), aligned(truth, b), True
     of = {id(pair.heard): pair for pair in (*to_a, *to_b) if pair.heard}
-    return Compared(Score.of(pairs), _against(to_a), _against(to_b), _diff(pairs, of))
+    against_a, against_b = (_against(to) if are_all else None for to in (to_a, to_b))
+    return Compared(Score.of(pairs), against_a, against_b, _diff(pairs, of))
+
+
+def _by_ear(
+    found: Sequence[Stretch], verdicts: Verdicts, language: str
+) -> tuple[list[Pair], list[Pair], bool]:
+    """What is known to be said beside what each heard there, and whether that is all of it."""
+    to_a, to_b = list[Pair](), list[Pair]()
+    are_all = bool(verdicts)
+    for stretch in found:
+        if stretch.is_same:
+            # Without times: theirs are not the truth about their own.
+            for to, words in ((to_a, stretch.a), (to_b, stretch.b)):
+                to += [Pair(TimedWord(word.word), word) for word in words]
+        elif (said := said_at(stretch.place, verdicts)) is None:
+            are_all = False
+        else:
+            truth = normalized([TimedWord(word) for word in said.split()], language)
+            to_a += aligned(truth, stretch.a)
+            to_b += aligned(truth, stretch.b)
+    return to_a, to_b, are_all
+
+
+def said_at(place: Place, verdicts: Verdicts) -> str | None:
+    """What is said at a place; None where nobody has listened."""
+    return next((said for judged, said in verdicts if judged.is_at(place)), None)
 
 
 def _against(pairs: Sequence[Pair]) -> Against:
@@ -78,7 +180,8 @@ def _diff(pairs: Sequence[Pair], of: dict[int, Pair]) -> tuple[WordDiff, ...]:
     for a, b in pairs:
         clock = next((word.start_s for word in (a, b) if word and word.start_s is not None), clock)
         if not (a and b and a.word == b.word):
-            right = who_is_right(a, b, of) if of else None
+            known = all(id(word) in of for word in (a, b) if word)
+            right = who_is_right(a, b, of) if known else None
             found.append(WordDiff(a.word if a else None, b.word if b else None, clock, right))
     return tuple(found)
 

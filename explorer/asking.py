@@ -1,0 +1,145 @@
+"""What the pages ask of the published copy."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+
+from resources.observations import Video
+from resources.snapshot import by_name
+
+WORDS = 4000  # of a transcript on one page: half an hour of somebody who speaks fast
+FAILURES = 200
+VIDEOS = 50
+
+_VIDEO = """
+SELECT v.*, current.video_id IS NOT NULL AS is_current
+FROM videos AS v LEFT JOIN videos_current AS current USING (video_id) WHERE video_id = ?
+"""
+_HEARD = """
+SELECT t.model_version, t.language, t.status, t.words, t.duration_s, t.batch,
+       current.video_id IS NOT NULL AS is_current
+FROM transcripts AS t
+LEFT JOIN transcripts_current AS current USING (video_id, model_version)
+WHERE video_id = ? AND t.status IN ('ok', 'empty') ORDER BY is_current DESC, t.model_version
+"""
+_WORDS = """
+SELECT segment_index, word_index, word, start_s, end_s, probability, channel
+FROM words WHERE video_id = $video AND model_version = $model
+"""
+_VIDEOS = """
+SELECT video_id, video_key, v.status, v.duration_s, modified_at, t.words, t.model_version
+FROM videos_current AS v LEFT JOIN transcripts_current AS t USING (video_id, video_key)
+WHERE contains(video_key, coalesce($video, '')) AND ($language IS NULL OR t.language = $language)
+ORDER BY modified_at DESC, video_key LIMIT $limit
+"""
+_STANDING = "SELECT status, count(*) AS videos FROM videos_current GROUP BY ALL ORDER BY ALL"
+_MODELS = """
+SELECT t.model_version, count(*) FILTER (t.status = 'ok') AS ok,
+       count(*) FILTER (t.status = 'empty') AS empty, count(*) FILTER (t.status = 'failed') AS failed,
+       sum(t.words)::BIGINT AS words, sum(t.duration_s) / 3600 AS hours,
+       t.model_version = any_value(c.model_version) AS is_champion
+FROM transcripts AS t SEMI JOIN videos_current USING (video_id) LEFT JOIN champion_current AS c ON true
+WHERE t.status <> 'left' GROUP BY t.model_version ORDER BY is_champion DESC, t.model_version
+"""
+_FAILED = """
+WITH tried AS (
+    SELECT video_id, model_version, arg_max(message, ended_at) AS message,
+           arg_max(run_id, ended_at) AS run_id, max(ended_at) AS ended_at
+    FROM attempts GROUP BY ALL
+)
+SELECT video_id, video_key, t.model_version, t.batch, t.reason, run_id, ended_at,
+       coalesce(v.message, tried.message, '') AS message
+FROM transcripts AS t
+JOIN videos_current AS v USING (video_id)
+LEFT JOIN tried USING (video_id, model_version)
+WHERE t.status = 'failed' ORDER BY ended_at DESC NULLS LAST, video_key, t.model_version LIMIT $limit
+"""
+_LOADED = "SELECT max(loaded_at) AS loaded_at FROM load_ledger"
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """One model version's transcript of a video."""
+
+    model_version: str
+    language: str | None
+    status: str
+    words: int
+    duration_s: float | None
+    batch: str
+    is_current: bool
+
+
+def rows(connection: duckdb.DuckDBPyConnection, sql: str, asked: Any = None) -> list[dict[str, Any]]:
+    """All rows of an answer, each by name of column."""
+    return by_name(connection.execute(sql, asked))
+
+
+def video(connection: duckdb.DuckDBPyConnection, video_id: str) -> dict[str, Any] | None:
+    """One version of one video; None when there is no such one."""
+    return next(iter(rows(connection, _VIDEO, [video_id])), None)
+
+
+def as_video(row: dict[str, Any]) -> Video:
+    """As the source knows it."""
+    return Video(
+        source=row["source"],
+        key=row["video_key"],
+        version=row["content_version"],
+        size_bytes=row["size_bytes"],
+        modified_at=row["modified_at"],
+    )
+
+
+def heard(connection: duckdb.DuckDBPyConnection, video_id: str) -> list[Heard]:
+    """Who has heard a video, the one whose words are current first."""
+    return [Heard(**row) for row in rows(connection, _HEARD, [video_id])]
+
+
+def transcript(
+    connection: duckdb.DuckDBPyConnection, video_id: str, model: str, around_s: float
+) -> tuple[list[list[dict[str, Any]]], float | None, float | None]:
+    """The segments on the page with this time, and where the pages before and after it begin."""
+    asked = {"video": video_id, "model": model}
+    starts = connection.execute(
+        f"SELECT start_s FROM ({_WORDS}) WHERE word_index % {WORDS} = 0 ORDER BY word_index",  # noqa: S608
+        asked,
+    ).fetchall()
+    pages = [start for (start,) in starts]
+    page = max((n for n, start in enumerate(pages) if start <= around_s), default=0)
+    found = rows(
+        connection,
+        f"{_WORDS} AND word_index BETWEEN $first AND $last ORDER BY word_index",
+        asked | {"first": page * WORDS, "last": (page + 1) * WORDS - 1},
+    )
+    segments: list[list[dict[str, Any]]] = []
+    for word in found:
+        if not segments or segments[-1][0]["segment_index"] != word["segment_index"]:
+            segments.append([])
+        segments[-1].append(word)
+    before = pages[page - 1] if page else None
+    return segments, before, pages[page + 1] if page + 1 < len(pages) else None
+
+
+def videos(
+    connection: duckdb.DuckDBPyConnection, key: str | None, language: str | None
+) -> list[dict[str, Any]]:
+    """The newest current videos."""
+    return rows(connection, _VIDEOS, {"video": key, "language": language, "limit": VIDEOS})
+
+
+def standing(connection: duckdb.DuckDBPyConnection) -> dict[str, Any]:
+    """How far everything has come."""
+    return {
+        "videos": rows(connection, _STANDING),
+        "models": rows(connection, _MODELS),
+        "failures": rows(connection, _FAILED, {"limit": FAILURES}),
+        "loaded_at": rows(connection, _LOADED)[0]["loaded_at"],
+    }
+
+
+def other_than(model: str, models: Sequence[Heard]) -> str | None:
+    """Another one that has heard the same video."""
+    return next((one.model_version for one in models if one.model_version != model), None)
