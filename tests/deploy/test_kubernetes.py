@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tomllib
@@ -20,6 +19,7 @@ from asr_assets.on_kubernetes import LOADER_ACCOUNT, TRANSCRIPTS_ACCOUNT, WAREHO
 from resources.settings import Settings
 from tests.asr_assets.chart import DEPLOY, LAUNCHER, PLATFORM, VALUES
 from tests.asr_assets.cluster import check
+from tests.asr_assets.image import image
 from tests.conftest import ROOT
 
 DOCKERFILE = (DEPLOY / "Dockerfile").read_text()
@@ -137,14 +137,21 @@ def test_the_image_has_the_packages_of_its_extras() -> None:
     assert {"dagster-k8s==0.29.27", "dagster-postgres==0.29.27", "dagster-cloud==1.13.27"} < set(asked)
 
 
+def test_nothing_that_is_one_machines_own_gets_into_the_image(tmp_path: Path) -> None:
+    deploy = image(tmp_path) / "deploy"
+    assert {str(file.relative_to(deploy)) for file in deploy.rglob("*") if file.is_file()} == {
+        *("compose/dagster.yaml", "compose/workspace.yaml", "local/dagster.yaml", "sagemaker/serve.py"),
+    }
+    served = [sys.executable, "deploy/sagemaker/serve.py", "--help"]
+    subprocess.run(served, env=os.environ | {"PYTHONPATH": str(tmp_path)}, cwd=tmp_path, check=True)
+
+
 def test_what_the_build_is_given_is_enough_to_load_the_definitions(tmp_path: Path) -> None:
-    patterns = (DEPLOY / "Dockerfile.dockerignore").read_text().splitlines()
-    for name in [pattern[1:] for pattern in patterns if pattern.startswith("!")]:
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy2
-        copy(ROOT / name, tmp_path / name)
+    image(tmp_path)
     code = (
         "import asr_assets.definitions, sys, pathlib\n"
+        "from asr_assets.running import INSTANCE_CONFIG\n"
+        "INSTANCE_CONFIG.read_text()\n"
         "for name, module in sys.modules.items():\n"
         "    if name in ('asr_assets', 'sensors', 'resources', 'speech'):\n"
         "        print(pathlib.Path(module.__file__).parents[1])"
