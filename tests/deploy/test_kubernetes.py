@@ -17,10 +17,10 @@ from kubernetes.client import ApiClient
 
 from asr_assets.on_kubernetes import LOADER_ACCOUNT, TRANSCRIPTS_ACCOUNT, WAREHOUSE_CLAIM
 from resources.settings import Settings
-from tests.asr_assets.chart import DEPLOY, LAUNCHER, PLATFORM, VALUES
+from tests.asr_assets.chart import COMMAND, DEPLOY, LAUNCHER, PLATFORM, VALUES
 from tests.asr_assets.cluster import check
 from tests.asr_assets.image import image
-from tests.conftest import ROOT
+from tests.conftest import ROOT, Platform
 
 DOCKERFILE = (DEPLOY / "Dockerfile").read_text()
 CLOUD = yaml.safe_load((ROOT / "dagster_cloud.yaml").read_text())
@@ -79,6 +79,43 @@ def test_servers_are_confined_and_their_values_valid(server: dict[str, Any]) -> 
     assert server["securityContext"] == LAUNCHER["securityContext"]
     assert server["podSecurityContext"] == LAUNCHER["runK8sConfig"]["podSpecConfig"]["securityContext"]
     assert server["podSecurityContext"]["runAsUser"] == USER
+
+
+def test_a_command_has_a_pod_as_confined_as_a_loaders_with_an_operators_account() -> None:
+    check(COMMAND)
+    spec = COMMAND["spec"]
+    (container,) = spec["containers"]
+    image = VALUES["dagsterWebserver"]["image"]
+    assert container["image"] == f"{image['repository']}:{image['tag']}"
+    assert container["securityContext"] == LAUNCHER["securityContext"]
+    assert container["resources"] == LAUNCHER["resources"]
+    assert container["envFrom"] == [
+        *({"configMapRef": settings} for settings in LAUNCHER["envConfigMaps"]),
+        *({"secretRef": secret} for secret in LAUNCHER["envSecrets"]),
+    ]
+    assert spec["securityContext"] == LAUNCHER["runK8sConfig"]["podSpecConfig"]["securityContext"]
+    assert spec["automountServiceAccountToken"] is False
+    assert ("ServiceAccount", spec["serviceAccountName"]) in PLATFORM
+    claims = [one["persistentVolumeClaim"] for one in spec["volumes"] if "persistentVolumeClaim" in one]
+    assert claims == [{"claimName": WAREHOUSE_CLAIM}]
+
+
+def test_a_command_does_its_work_without_a_token_of_kubernetes(platform: Platform) -> None:
+    launcher = {"module": "dagster_k8s", "class": "K8sRunLauncher", "config": {"instance_config_map": "i"}}
+    database = {"sqlite": {"base_dir": str(platform.root / "database")}}
+    (platform.root / "dagster.yaml").write_text(
+        yaml.safe_dump({"storage": database, "run_launcher": launcher})
+    )
+    (container,) = COMMAND["spec"]["containers"]
+    home = platform.root / "tmp" / "dagster"
+    done = subprocess.run(
+        [*(word.replace("/instance", str(platform.root)) for word in container["command"]),
+         *platform.command("run")],
+        env=platform.environment | {"DAGSTER_HOME": str(home)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert platform.sql("SELECT count(*) FROM videos") == ["0"]
+    assert (home / "dagster.yaml").read_text() == (platform.root / "dagster.yaml").read_text()
 
 
 def test_the_chart_is_of_dagsters_own_version() -> None:
