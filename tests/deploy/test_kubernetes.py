@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from dagster_aws.s3 import S3ComputeLogManager
 from dagster_cloud_cli.config.models import DagsterCloudYaml
 from dagster_k8s.container_context import K8sContainerContext
 from dagster_k8s.job import DagsterK8sJobConfig, construct_dagster_k8s_job
@@ -116,6 +117,24 @@ def test_a_command_does_its_work_without_a_token_of_kubernetes(platform: Platfor
     assert done.returncode == 0, done.stderr
     assert platform.sql("SELECT count(*) FROM videos") == ["0"]
     assert (home / "dagster.yaml").read_text() == (platform.root / "dagster.yaml").read_text()
+
+
+def test_the_webservers_links_to_logs_are_signed_as_every_region_takes_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given = {
+        name: value
+        for one in VALUES["dagsterWebserver"].get("envConfigMaps", [])
+        for name, value in PLATFORM["ConfigMap", one["name"]]["data"].items()
+    }
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    secrets = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"}
+    for name, value in (given | secrets).items():
+        monkeypatch.setenv(name, value)
+    client = S3ComputeLogManager(bucket="words-bucket")._s3_session
+    link = client.generate_presigned_url("get_object", Params={"Bucket": "words-bucket", "Key": "key"})
+    assert "X-Amz-Signature=" in link
 
 
 def test_the_chart_is_of_dagsters_own_version() -> None:
