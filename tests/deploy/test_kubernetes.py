@@ -181,16 +181,21 @@ def test_the_image_runs_as_nobody_and_its_caches_lie_where_a_pod_may_write() -> 
     assert re.findall(r"^ARG (\w+)", DOCKERFILE, re.MULTILINE) == ["DEVICE", "EXTRAS"]
 
 
-def test_the_image_has_the_packages_of_its_extras() -> None:
+@pytest.mark.parametrize("more", [[], ["plus"]], ids=["the chart", "Dagster+"])
+def test_the_image_has_the_packages_of_its_extras(more: list[str]) -> None:
     (program,) = re.findall(r"<<PYTHON\n(.*?)^PYTHON$", DOCKERFILE, re.DOTALL | re.MULTILINE)
+    (extras,) = re.findall(r"^ARG EXTRAS=(\S+)$", DOCKERFILE, re.MULTILINE)
     done = subprocess.run(
-        [sys.executable, "-c", program, "whisper,postgres,kubernetes,plus"],
+        [sys.executable, "-c", program, ",".join([extras, *more])],
         cwd=ROOT, capture_output=True, text=True, check=True,
     )  # fmt: skip
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     asked = done.stdout.splitlines()
     assert set(project["dependencies"]) < set(asked)
-    assert {"dagster-k8s==0.29.27", "dagster-postgres==0.29.27", "dagster-cloud==1.13.27"} < set(asked)
+    wanted = ["whisper", "postgres", "kubernetes", "metrics", *more]
+    assert {need for extra in wanted for need in project["optional-dependencies"][extra]} < set(asked)
+    assert f"EXTRAS={extras},plus" in (ROOT / "dagster_cloud.yaml").read_text()
+    assert f"EXTRAS={extras},plus" in (ROOT / "docs" / "kubernetes.md").read_text()
 
 
 def test_nothing_that_is_one_machines_own_gets_into_the_image(tmp_path: Path) -> None:
