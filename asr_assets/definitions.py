@@ -12,8 +12,8 @@ from dagster import (
 from asr_assets.extracted_audio import extracted_audio
 from asr_assets.launchers import hold_with_parent
 from asr_assets.model_comparison import MODEL_COMPARISON, model_comparison_asset
-from asr_assets.on_kubernetes import loader_pod, pod_executor, transcripts_pod
-from asr_assets.postgres_words import POSTGRES_WORDS, postgres_words
+from asr_assets.on_kubernetes import copier_pod, loader_pod, pod_executor, transcripts_pod
+from asr_assets.postgres_words import POSTGRES_WORDS, postgres_words_asset
 from asr_assets.raw_videos import raw_videos
 from asr_assets.reconciliation import reconcile_hourly, reconciliation_asset
 from asr_assets.transcripts import transcripts_asset, transcripts_key
@@ -159,7 +159,7 @@ def watched(settings: Settings) -> dict[str, str]:
 def mirror(settings: Settings) -> Definitions:
     """What is there only where a PostgreSQL database is set."""
     return Definitions(
-        assets=[postgres_words],
+        assets=[postgres_words_asset(copier_pod() if settings.executor == "kubernetes" else None)],
         jobs=[
             define_asset_job(
                 COPY_WORDS,

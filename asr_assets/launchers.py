@@ -3,7 +3,7 @@
 A run is started by the command line (in its own process) or under asr dev. Every process that may be
 at work for a launcher holds the launcher's lock, shared; the kernel drops it with the process, however
 that ends. So whoever gets the lock for itself knows that the launcher's unfinished runs are dead, marks
-them as failed, and they no longer hold up the queue.
+them as failed, and they no longer hold up the queue. So it is where runs are processes of this machine.
 """
 
 import fcntl
@@ -11,7 +11,7 @@ import os
 from enum import StrEnum
 from pathlib import Path
 
-from dagster import DagsterInstance, RunsFilter
+from dagster import DagsterInstance, DefaultRunLauncher, RunsFilter
 
 from sensors.batches import UNDER_WAY
 from speech.errors import AsrError
@@ -42,8 +42,10 @@ def become(launcher: Launcher, home: Path) -> DagsterInstance:
             command = "asr run" if launcher is Launcher.COMMAND_LINE else "asr dev"
             raise AsrError(f"another {command} is at work on {home}; wait for it or end it") from None
         instance = DagsterInstance.get()
-        _bury(launcher, instance)
-        for other in set(Launcher) - {launcher}:
+        here = _runs_are_here(instance)
+        if here:
+            _bury(launcher, instance)
+        for other in set(Launcher) - {launcher} if here else ():
             try:
                 theirs = _lock(other, home, fcntl.LOCK_EX)
             except BlockingIOError:
@@ -62,6 +64,16 @@ def hold_with_parent() -> None:
     """Hold the daemon's lock as long as this process lives, if asr dev is what started it."""
     if home := os.environ.get(HELD_BY_CHILDREN):
         _lock(Launcher.DAEMON, Path(home), fcntl.LOCK_SH)
+
+
+def _runs_are_here(instance: DagsterInstance) -> bool:
+    """Whether runs are processes of this machine, so that its locks tell of them.
+
+    Of pods they do not, whose homes are each their own: there, run monitoring tells who is dead.
+    """
+    # Told by its name: a launcher of Kubernetes' could not be made in a pod without a token.
+    launcher = instance.get_ref().run_launcher_data
+    return launcher is None or launcher.class_name == DefaultRunLauncher.__name__
 
 
 def _lock(launcher: Launcher, home: Path, kind: int) -> int:

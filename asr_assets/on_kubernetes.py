@@ -23,6 +23,9 @@ WAREHOUSE_CLAIM = "asr-warehouse"
 TRANSCRIPTS_ACCOUNT = "asr-transcripts"
 LOADER_ACCOUNT = "asr-loader"
 
+WORDS_PASSWORD = {"name": "asr-words-postgresql", "key": "postgresql-password", "optional": True}
+"""The password of the database that gets the words, which only its step has; none is needed everywhere."""
+
 STARTED_AGAIN = RetryPolicy(max_retries=2, delay=10)
 """For the step that takes hours: a node may be taken away under it, and it goes on with the video it was at.
 A short step fails with its run, and new_batches asks for another."""
@@ -84,5 +87,16 @@ def loader_pod(settings: Settings) -> dict[str, Any]:
                     {"name": "warehouse", "persistent_volume_claim": {"claim_name": WAREHOUSE_CLAIM}}
                 ],
             },
+        }
+    }
+
+
+def copier_pod() -> dict[str, Any]:
+    """Tags of the step that copies words to PostgreSQL: it may read what a loader does, and has no volume."""
+    password = {"name": "PGPASSWORD", "value_from": {"secret_key_ref": WORDS_PASSWORD}}
+    return {
+        CONFIG: {
+            "container_config": {"env": [password]},
+            "pod_spec_config": {"service_account_name": LOADER_ACCOUNT},
         }
     }

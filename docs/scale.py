@@ -10,6 +10,7 @@ stands in the page as an assumption.
 
 import heapq
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -100,6 +101,14 @@ def servers_needed(demand: Demand, service_s: float, budget_s: float) -> tuple[i
     raise AssertionError  # count() does not end
 
 
+def runs_for(gpus: int, extracting_s: float, hearing_s: float) -> int:
+    """How many runs a model version's pool has to let in, for so many GPUs to have enough to hear.
+
+    A run has its place in the pool from its first step to its last, and no GPU before it has extracted.
+    """
+    return math.ceil(gpus * (extracting_s + hearing_s) / hearing_s)
+
+
 def plan(demand: Demand, gpu_rtfx: float, prices: Prices, start_s: float) -> dict[str, str]:
     """The column of one demand, by row."""
     of = measured()
@@ -129,6 +138,7 @@ def plan(demand: Demand, gpu_rtfx: float, prices: Prices, start_s: float) -> dic
         "audio in a busy hour": f"{demand.peak:,.0f} h",
         "GPUs at work on average": f"{demand.hours / gpu_rtfx / 24:.1f}",
         "GPUs, 99 of 100 batches in time": f"{apart}",
+        "runs at a time, for these to be busy": f"{runs_for(apart, extracting_s, hearing_s)}",
         "GPUs, where a run extracts on its GPU's machine": f"{together}",
         "from upload to words, half / 99 of 100": f"{p50:.0f} / {p99:.0f} min",
         "cores that extract, in a busy hour": f"{demand.peak / of['extraction_rtfx']:.1f}",

@@ -19,6 +19,7 @@ PLATFORM: dict[tuple[str, str], dict[str, Any]] = {
     (one["kind"], one["metadata"]["name"]): one
     for one in yaml.safe_load_all((DEPLOY / "platform.yaml").read_text())
 }
+COMMAND: dict[str, Any] = yaml.safe_load((DEPLOY / "command.yaml").read_text())
 LAUNCHER: dict[str, Any] = VALUES["runLauncher"]["config"]["k8sRunLauncher"]
 _RAW = {
     "podTemplateSpecMetadata": "pod_template_spec_metadata",

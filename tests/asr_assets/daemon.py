@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 from urllib.request import Request, urlopen
@@ -24,16 +25,16 @@ query ($selector: RepositorySelector!) {
 
 
 class Dev:
-    """A running asr dev, or a command that starts one; it is told the port."""
+    """A running asr dev, or a command that starts one in a folder; it is told the port."""
 
-    def __init__(self, platform: Platform, command: Sequence[str] = ()) -> None:
+    def __init__(self, platform: Platform, command: Sequence[str] = (), folder: Path | None = None) -> None:
         self.platform = platform
         self.port = free_port()
         self._log = (platform.root / "dev.log").open("w")
         self._process = subprocess.Popen(
             [*(command or platform.command("dev")), "--port", str(self.port)],
             env=platform.environment,
-            cwd=platform.root,
+            cwd=folder or platform.root,
             stdout=self._log,
             stderr=self._log,
             start_new_session=True,

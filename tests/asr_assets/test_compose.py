@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from dagster import DagsterInstance
 from asr_assets.running import INSTANCE_CONFIG
 from benchmarks.processes import free_port
 from tests.asr_assets.daemon import Dev, spoken, wait_for
+from tests.asr_assets.image import image
 from tests.asr_assets.test_dev import ends_of
 from tests.asr_assets.test_life import everything_in
 from tests.conftest import ROOT, Platform
@@ -97,29 +97,46 @@ def test_a_database_that_is_not_there_is_a_sentence(
     assert "canary" not in done.stderr
 
 
-class Containers:
-    """The commands of the services, over one workspace, each in a process group of its own."""
+def entrypoint(service: str) -> list[str]:
+    """As a container gets it: in the file, two dollars stand for one."""
+    return [word.replace("$$", "$") for word in SERVICES[service]["entrypoint"]]
 
-    def __init__(self, platform: Platform) -> None:
-        self.platform = platform
+
+@pytest.mark.parametrize("service", OURS)
+def test_a_container_finds_in_its_image_what_it_begins_with(service: str, tmp_path: Path) -> None:
+    (tmp_path / "image").mkdir()
+    names = [word for word in SERVICES[service]["command"] if "/" in word]
+    done = subprocess.run(
+        [*entrypoint(service), "ls", "--", ".", *names],
+        env={"PATH": "/usr/bin:/bin", "DAGSTER_HOME": str(tmp_path / "dagster")},
+        cwd=image(tmp_path / "image"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "dagster" / "dagster.yaml").read_text() == (DEPLOY / "dagster.yaml").read_text()
+
+
+class Containers:
+    """The services in what the image has: entrypoint and command, in a process group of their own."""
+
+    def __init__(self, platform: Platform, image: Path) -> None:
+        self.platform, self.image = platform, image
         self._port = str(free_port())
-        workspace = (DEPLOY / "workspace.yaml").read_text()
-        self._workspace = platform.root / "workspace.yaml"
-        self._workspace.write_text(
-            workspace.replace("host: code", "host: 127.0.0.1").replace("port: 4000", f"port: {self._port}")
-        )
+        workspace = image / "deploy" / "compose" / "workspace.yaml"
+        here = workspace.read_text().replace("host: code", "host: 127.0.0.1")
+        workspace.write_text(here.replace("port: 4000", f"port: {self._port}"))
 
     def command(self, service: str) -> list[str]:
         program, *arguments = SERVICES[service]["command"]
-        own = {"0.0.0.0": "127.0.0.1", "deploy/compose/workspace.yaml": str(self._workspace)}
-        return [str(Path(sys.executable).with_name(program)), *(own.get(a, a) for a in arguments)]
+        here = ["127.0.0.1" if word == "0.0.0.0" else word for word in arguments]
+        return [*entrypoint(service), str(Path(sys.executable).with_name(program)), *here]
 
-    def home(self, service: str) -> Path:
-        """As the entrypoint makes it; that of code is a volume."""
+    def environment(self, service: str) -> dict[str, str]:
+        """Its folder is where the container may write; that of code is a volume."""
         home = self.platform.root / service / "dagster"
-        home.mkdir(parents=True, exist_ok=True)
-        shutil.copy(DEPLOY / "dagster.yaml", home)
-        return home
+        return {"DAGSTER_HOME": str(home), "PYTHONPATH": str(self.image)}
 
     @contextmanager
     def started(self, service: str) -> Iterator["subprocess.Popen[bytes]"]:
@@ -127,8 +144,8 @@ class Containers:
         with (self.platform.root / "containers.log").open("a") as log:
             process = subprocess.Popen(
                 [*self.command(service), *port],
-                env=self.platform.environment | {"DAGSTER_HOME": str(self.home(service))},
-                cwd=ROOT,
+                env=self.platform.environment | self.environment(service),
+                cwd=self.image,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
@@ -144,16 +161,19 @@ class Containers:
 @pytest.mark.long
 @pytest.mark.xdist_group("dev")
 def test_a_killed_container_goes_on_and_what_steps_print_is_in_the_bucket_without_secrets(
-    platform: Platform, dagster_postgres: dict[str, str], postgres_server: str
+    platform: Platform,
+    dagster_postgres: dict[str, str],
+    postgres_server: str,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     platform.env |= dagster_postgres
     platform.add("weather.mp4", "library.mp4", "street.mkv")
-    containers = Containers(platform)
+    containers = Containers(platform, image(tmp_path_factory.mktemp("image")))
     unfinished = platform.root / "data" / "unfinished"
     with containers.started("daemon"), ExitStack() as ended:
         with containers.started("code"):
-            platform.env["DAGSTER_HOME"] = str(containers.home("webserver"))
-            webserver = Dev(platform, containers.command("webserver"))
+            platform.env |= containers.environment("webserver")
+            webserver = Dev(platform, containers.command("webserver"), containers.image)
             ended.callback(webserver.end, signal.SIGTERM)
             wait_for(lambda: any(unfinished.rglob("*.json")), 180)
         with containers.started("code"):

@@ -118,12 +118,12 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
         for name, value in chart.PLATFORM["ConfigMap", "asr-settings"]["data"].items():
             environment.setenv(name, value)
         environment.setenv("ASR_MODELS", str(models))
-        defs = build(Settings.from_env())
-    with (
-        cluster(root / "cluster", {}) as ours,
-        chart.instance(root / "home", ours.kubeconfig) as instance,
-    ):
-        yield Deployed(defs, instance, ours)
+        environment.setenv("ASR_POSTGRES_URL", "postgresql://words@words.example.com/words")
+        with (
+            cluster(root / "cluster", {}) as ours,
+            chart.instance(root / "home", ours.kubeconfig) as instance,
+        ):
+            yield Deployed(build(Settings.from_env()), instance, ours)
 
 
 def pod(job: dict[str, Any]) -> dict[str, Any]:
@@ -144,6 +144,7 @@ def claims(job: dict[str, Any]) -> list[str]:
 
 GPU = "nvidia.com/gpu"
 LOADS = {"load_words": "word_timings", "compare_models": "model_comparison"}
+JOBS = ("process_batch", *LOADS, "copy_words")
 
 
 def test_only_transcripts_ask_for_gpus_and_each_as_its_model_says(deployed: Deployed) -> None:
@@ -162,7 +163,7 @@ def test_only_transcripts_ask_for_gpus_and_each_as_its_model_says(deployed: Depl
     on_a_cpu = container(steps["transcripts__on_a_cpu"])["resources"]
     assert on_a_cpu == {"requests": {"cpu": "2", "memory": "4Gi"}, "limits": {"memory": "4Gi"}}
     others = [steps["raw_videos"], steps["extracted_audio"], deployed.launch("process_batch")]
-    others += [step for job in LOADS for step in deployed.steps(job).values()]
+    others += [step for job in JOBS[1:] for step in deployed.steps(job).values()]
     for job in others:
         assert GPU not in str(job)
         assert not pod(job).get("tolerations")
@@ -177,6 +178,8 @@ def test_only_loaders_have_the_warehouse_and_each_role_its_account(deployed: Dep
         assert claims(loader) == [WAREHOUSE_CLAIM]
         assert {"name": "warehouse", "mountPath": "/warehouse"} in container(loader)["volumeMounts"]
         assert pod(loader)["serviceAccountName"] == LOADER_ACCOUNT
+    copier = deployed.steps("copy_words")["postgres_words"]
+    assert pod(copier)["serviceAccountName"] == LOADER_ACCOUNT  # which may read what is published
     accounts = {name: pod(step)["serviceAccountName"] for name, step in batch.items()}
     assert accounts == {
         "raw_videos": "dagster",
@@ -184,17 +187,17 @@ def test_only_loaders_have_the_warehouse_and_each_role_its_account(deployed: Dep
         "transcripts__on_a_gpu": TRANSCRIPTS_ACCOUNT,
         "transcripts__on_a_cpu": TRANSCRIPTS_ACCOUNT,
     }
-    runs = [deployed.launch(job) for job in ("process_batch", *LOADS)]
-    assert [claims(job) for job in (*batch.values(), *runs)] == [[]] * (len(batch) + len(runs))
+    runs = [deployed.launch(job) for job in JOBS]
+    assert not any(claims(job) for job in (*batch.values(), copier, *runs))
 
 
 def test_every_pod_is_confined_and_has_its_secrets_by_name_only(
     deployed: Deployed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for secret in ("AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "ASR_POSTGRES_URL"):
+    for secret in ("AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "ASR_POSTGRES_URL", "PGPASSWORD"):
         monkeypatch.setenv(secret, "canary")  # the daemon has them, too
-    steps = [step for job in ("process_batch", *LOADS) for step in deployed.steps(job).values()]
-    runs = [deployed.launch(job) for job in ("process_batch", *LOADS)]
+    named = {name: step for job in JOBS for name, step in deployed.steps(job).items()}
+    steps, runs = list(named.values()), [deployed.launch(job) for job in JOBS]
     for job in (*steps, *runs):
         assert "canary" not in str(job)
         only = container(job)
@@ -202,9 +205,12 @@ def test_every_pod_is_confined_and_has_its_secrets_by_name_only(
             {"configMapRef": {"name": "asr-settings"}},
             {"secretRef": {"name": "asr-secrets"}},
         ]
-        (password,) = [one for one in only["env"] if "valueFrom" in one]
-        assert password["valueFrom"]["secretKeyRef"]["name"] == "asr-postgresql"
-        assert {one["name"] for one in only["env"]} <= {
+        secrets = {
+            one["name"]: one["valueFrom"]["secretKeyRef"]["name"] for one in only["env"] if "valueFrom" in one
+        }
+        assert secrets.pop("DAGSTER_PG_PASSWORD") == "asr-postgresql"
+        assert secrets == ({"PGPASSWORD": "asr-words-postgresql"} if job is named["postgres_words"] else {})
+        assert {one["name"] for one in only["env"]} - secrets.keys() <= {
             *("DAGSTER_COMPRESSED_EXECUTE_STEP_ARGS", "DAGSTER_RUN_JOB_NAME", "DAGSTER_RUN_STEP_KEY"),
             *("DAGSTER_HOME", "DAGSTER_PG_PASSWORD"),
         }
@@ -228,8 +234,12 @@ def test_the_network_policy_selects_the_pods_of_all_runs_and_steps(deployed: Dep
         assert job["spec"]["template"]["metadata"]["labels"][selected["key"]] in selected["values"]
     assert policy["policyTypes"] == ["Ingress", "Egress"]
     assert "ingress" not in policy
-    ports = {one["port"] for rule in policy["egress"] for one in rule["ports"]}
-    assert ports == {53, 443, 5432, 6443}
+    anywhere = {
+        one["port"] for rule in policy["egress"] for one in rule["ports"] if "ipBlock" in rule["to"][0]
+    }
+    assert anywhere == {443, 5432, 6443}
+    named = {one["port"] for rule in policy["egress"] for one in rule["ports"]} - anywhere
+    assert named == {53, 10001}
 
 
 def test_a_step_that_takes_hours_is_started_again_a_bounded_number_of_times(deployed: Deployed) -> None:

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tomllib
@@ -11,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from dagster_aws.s3 import S3ComputeLogManager
 from dagster_cloud_cli.config.models import DagsterCloudYaml
 from dagster_k8s.container_context import K8sContainerContext
 from dagster_k8s.job import DagsterK8sJobConfig, construct_dagster_k8s_job
@@ -18,9 +18,10 @@ from kubernetes.client import ApiClient
 
 from asr_assets.on_kubernetes import LOADER_ACCOUNT, TRANSCRIPTS_ACCOUNT, WAREHOUSE_CLAIM
 from resources.settings import Settings
-from tests.asr_assets.chart import DEPLOY, LAUNCHER, PLATFORM, VALUES
+from tests.asr_assets.chart import COMMAND, DEPLOY, LAUNCHER, PLATFORM, VALUES
 from tests.asr_assets.cluster import check
-from tests.conftest import ROOT
+from tests.asr_assets.image import image
+from tests.conftest import ROOT, Platform
 
 DOCKERFILE = (DEPLOY / "Dockerfile").read_text()
 CLOUD = yaml.safe_load((ROOT / "dagster_cloud.yaml").read_text())
@@ -81,6 +82,61 @@ def test_servers_are_confined_and_their_values_valid(server: dict[str, Any]) -> 
     assert server["podSecurityContext"]["runAsUser"] == USER
 
 
+def test_a_command_has_a_pod_as_confined_as_a_loaders_with_an_operators_account() -> None:
+    check(COMMAND)
+    spec = COMMAND["spec"]
+    (container,) = spec["containers"]
+    image = VALUES["dagsterWebserver"]["image"]
+    assert container["image"] == f"{image['repository']}:{image['tag']}"
+    assert container["securityContext"] == LAUNCHER["securityContext"]
+    assert container["resources"] == LAUNCHER["resources"]
+    assert container["envFrom"] == [
+        *({"configMapRef": settings} for settings in LAUNCHER["envConfigMaps"]),
+        *({"secretRef": secret} for secret in LAUNCHER["envSecrets"]),
+    ]
+    assert spec["securityContext"] == LAUNCHER["runK8sConfig"]["podSpecConfig"]["securityContext"]
+    assert spec["automountServiceAccountToken"] is False
+    assert ("ServiceAccount", spec["serviceAccountName"]) in PLATFORM
+    claims = [one["persistentVolumeClaim"] for one in spec["volumes"] if "persistentVolumeClaim" in one]
+    assert claims == [{"claimName": WAREHOUSE_CLAIM}]
+
+
+def test_a_command_does_its_work_without_a_token_of_kubernetes(platform: Platform) -> None:
+    launcher = {"module": "dagster_k8s", "class": "K8sRunLauncher", "config": {"instance_config_map": "i"}}
+    database = {"sqlite": {"base_dir": str(platform.root / "database")}}
+    (platform.root / "dagster.yaml").write_text(
+        yaml.safe_dump({"storage": database, "run_launcher": launcher})
+    )
+    (container,) = COMMAND["spec"]["containers"]
+    home = platform.root / "tmp" / "dagster"
+    done = subprocess.run(
+        [*(word.replace("/instance", str(platform.root)) for word in container["command"]),
+         *platform.command("run")],
+        env=platform.environment | {"DAGSTER_HOME": str(home)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert platform.sql("SELECT count(*) FROM videos") == ["0"]
+    assert (home / "dagster.yaml").read_text() == (platform.root / "dagster.yaml").read_text()
+
+
+def test_the_webservers_links_to_logs_are_signed_as_every_region_takes_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given = {
+        name: value
+        for one in VALUES["dagsterWebserver"].get("envConfigMaps", [])
+        for name, value in PLATFORM["ConfigMap", one["name"]]["data"].items()
+    }
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    secrets = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"}
+    for name, value in (given | secrets).items():
+        monkeypatch.setenv(name, value)
+    client = S3ComputeLogManager(bucket="words-bucket")._s3_session
+    link = client.generate_presigned_url("get_object", Params={"Bucket": "words-bucket", "Key": "key"})
+    assert "X-Amz-Signature=" in link
+
+
 def test_the_chart_is_of_dagsters_own_version() -> None:
     (pinned,) = re.findall(r"^dagster==(\S+)", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
     assert f"--version {pinned} " in (DEPLOY / "values.yaml").read_text()
@@ -125,26 +181,38 @@ def test_the_image_runs_as_nobody_and_its_caches_lie_where_a_pod_may_write() -> 
     assert re.findall(r"^ARG (\w+)", DOCKERFILE, re.MULTILINE) == ["DEVICE", "EXTRAS"]
 
 
-def test_the_image_has_the_packages_of_its_extras() -> None:
+@pytest.mark.parametrize("more", [[], ["plus"]], ids=["the chart", "Dagster+"])
+def test_the_image_has_the_packages_of_its_extras(more: list[str]) -> None:
     (program,) = re.findall(r"<<PYTHON\n(.*?)^PYTHON$", DOCKERFILE, re.DOTALL | re.MULTILINE)
+    (extras,) = re.findall(r"^ARG EXTRAS=(\S+)$", DOCKERFILE, re.MULTILINE)
     done = subprocess.run(
-        [sys.executable, "-c", program, "whisper,postgres,kubernetes,plus"],
+        [sys.executable, "-c", program, ",".join([extras, *more])],
         cwd=ROOT, capture_output=True, text=True, check=True,
     )  # fmt: skip
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     asked = done.stdout.splitlines()
     assert set(project["dependencies"]) < set(asked)
-    assert {"dagster-k8s==0.29.27", "dagster-postgres==0.29.27", "dagster-cloud==1.13.27"} < set(asked)
+    wanted = ["whisper", "postgres", "kubernetes", "metrics", *more]
+    assert {need for extra in wanted for need in project["optional-dependencies"][extra]} < set(asked)
+    assert f"EXTRAS={extras},plus" in (ROOT / "dagster_cloud.yaml").read_text()
+    assert f"EXTRAS={extras},plus" in (ROOT / "docs" / "kubernetes.md").read_text()
+
+
+def test_nothing_that_is_one_machines_own_gets_into_the_image(tmp_path: Path) -> None:
+    deploy = image(tmp_path) / "deploy"
+    assert {str(file.relative_to(deploy)) for file in deploy.rglob("*") if file.is_file()} == {
+        *("compose/dagster.yaml", "compose/workspace.yaml", "local/dagster.yaml", "sagemaker/serve.py"),
+    }
+    served = [sys.executable, "deploy/sagemaker/serve.py", "--help"]
+    subprocess.run(served, env=os.environ | {"PYTHONPATH": str(tmp_path)}, cwd=tmp_path, check=True)
 
 
 def test_what_the_build_is_given_is_enough_to_load_the_definitions(tmp_path: Path) -> None:
-    patterns = (DEPLOY / "Dockerfile.dockerignore").read_text().splitlines()
-    for name in [pattern[1:] for pattern in patterns if pattern.startswith("!")]:
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy2
-        copy(ROOT / name, tmp_path / name)
+    image(tmp_path)
     code = (
         "import asr_assets.definitions, sys, pathlib\n"
+        "from asr_assets.running import INSTANCE_CONFIG\n"
+        "INSTANCE_CONFIG.read_text()\n"
         "for name, module in sys.modules.items():\n"
         "    if name in ('asr_assets', 'sensors', 'resources', 'speech'):\n"
         "        print(pathlib.Path(module.__file__).parents[1])"

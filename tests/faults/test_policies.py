@@ -148,8 +148,9 @@ runner.ingest()
 
 
 @pytest.mark.long
+@pytest.mark.xdist_group("postgres")
 def test_each_role_may_do_what_it_does_and_nothing_besides(
-    platform: Platform, gate: tuple[Gate, str], monkeypatch: pytest.MonkeyPatch
+    platform: Platform, gate: tuple[Gate, str], postgres: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All of the platform's work, by four roles and an operator, each stopped where its policies end."""
     gatekeeper, endpoint = gate
@@ -177,6 +178,7 @@ def test_each_role_may_do_what_it_does_and_nothing_besides(
     platform.env |= aws | {
         "ASR_SOURCE_URL": "s3://videos-bucket/in",
         "ASR_QUEUE_URL": queue,
+        "ASR_POSTGRES_URL": postgres,
         "ASR_STORE_URL": "s3://words-bucket/platform",
         "ASR_WAREHOUSE": str(platform.root / "warehouse.duckdb"),
         "DAGSTER_HOME": str(platform.root / "dagster"),
@@ -211,7 +213,7 @@ def test_each_role_may_do_what_it_does_and_nothing_besides(
     for _ in range(2):  # the second time it is there again, and what was to be tried again is forgotten
         work("ingest", "for batch in batches: runner.process(batch, audio)")
         work("transcripts", "for batch in batches: runner.process(batch, words)")
-        work("loader", "runner.load(); runner.compare()")
+        work("loader", "runner.load(); runner.compare(); runner.copy()")
         upload("silent.mp4")
     newest = json.dumps({"number": 7, "warehouse": "another", "load": 1}).encode()
     s3.put_object(Bucket="words-bucket", Key="platform/snapshots/latest.json", Body=newest)
