@@ -147,7 +147,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         job_id = self.path.removeprefix("/2017-08-29/jobs/")
         job = next((job for job in self.server.jobs.values() if job["id"] == job_id), None)
-        self._answer(200 if job else 404, {"job": job} if job else {"message": "no such job"})
+        if job:
+            return self._answer(200, {"job": job})
+        return self._answer(404, {"message": "no such job"}, {"x-amzn-ErrorType": "NotFoundException"})
 
     def _answer(self, status: int, said: object, headers: dict[str, str] | None = None) -> None:
         body = json.dumps(said).encode()
