@@ -13,7 +13,7 @@ from resources.published import ExtractedBatch, ExtractedVideo, ProbedBatch, Pro
 from resources.source import Sounds, Source
 from resources.store import Store
 from sensors.batches import BATCHES
-from speech.errors import VideoError
+from speech.errors import Reason, VideoError
 from speech.media import MediaDecoder
 
 
@@ -42,7 +42,7 @@ def extracted_audio(context: AssetExecutionContext, source: Source, store: Store
             videos.append(as_known_now(former, video) if former else extract(sounds, store, decoder, video))
     batch = ExtractedBatch(batch=context.partition_key, videos=tuple(videos))
     store.put(layout.extracted(batch.batch), batch.model_dump_json().encode())
-    store.delete_below(layout.conversions(batch.batch))
+    forget_conversions(store, batch)
     hours = sum(video.audio.duration_s for video in videos if video.audio) / 3600
     return MaterializeResult(
         metadata={"dagster/row_count": len(videos), "audio_hours": round(hours, 4), **count_reasons(videos)}
@@ -64,6 +64,17 @@ def extract(sounds: Sounds, store: Store, decoder: MediaDecoder, probed: ProbedV
             return ExtractedVideo(**dict(probed) | failure)
         store.put(layout.audio(video.video_id), flac)
     return ExtractedVideo(**dict(probed), audio=audio)
+
+
+def forget_conversions(store: Store, batch: ExtractedBatch) -> None:
+    """Remove what MediaConvert was asked for, but for what the next try is to wait for, and not to pay again.
+
+    Not video by video: a run that is killed has no audio yet, and would ask for all of it anew.
+    """
+    under_way = {one.video.video_id for one in batch.videos if one.reason is Reason.DECODER_STALLED}
+    for found in store.list(layout.conversions(batch.batch)):
+        if Path(found.key).stem not in under_way:
+            store.delete(found.key)
 
 
 def extracted_before(store: Store, batch: str) -> dict[str, ExtractedVideo]:

@@ -27,7 +27,7 @@ def process_everything(settings: Settings, workers: int, again: bool = False) ->
         with bars.busy("starting Dagster"):
             # Elsewhere, the backend knows how many there is room for.
             all_here = len(visible_gpus()) or cores() if settings.backend == HERE else 0
-            runner = Runner(settings, workers or all_here)
+            runner = Runner(settings, workers or settings.workers or all_here)
         with bars.busy(f"listing {settings.source_url}"):
             known = runner.ingest()
             ask = runner.to_try_again if again else runner.missing

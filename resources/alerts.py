@@ -1,4 +1,4 @@
-"""The door to whoever has to know: a web hook that takes JSON, as those of Slack, Mattermost and Teams do."""
+"""The door to whoever has to know: a web hook that takes JSON, as those of Slack and Mattermost do."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +12,7 @@ from speech.errors import AsrError
 from speech.types import Seconds
 
 ANSWER_S: Seconds = 5.0
-"""How long one answer may take; with three tries and the waits between them a message takes 18 s at most."""
+"""So long a hook may say nothing; with three tries and the waits between them a message then takes 18 s."""
 
 
 class AlertRefused(AsrError):
@@ -33,11 +33,15 @@ class AlertHook(ConfigurableResource[Any]):
     def post(self, message: Mapping[str, object]) -> None:
         """Deliver a message. Raises :class:`AlertRefused` after three tries."""
         try:
-            answer = requests.post(self.url, json=message, timeout=ANSWER_S, allow_redirects=False)
+            # Its status alone: what else it says may go on for ever.
+            with requests.post(
+                self.url, json=message, timeout=ANSWER_S, allow_redirects=False, stream=True
+            ) as answer:
+                status = answer.status_code
         except requests.RequestException as error:
             raise AlertRefused(_refusal(type(error).__name__)) from None  # its text has the URL
-        if answer.status_code >= 300:
-            raise AlertRefused(_refusal(f"HTTP {answer.status_code}"))
+        if status >= 300:
+            raise AlertRefused(_refusal(f"HTTP {status}"))
 
 
 def _refusal(why: str) -> str:

@@ -15,7 +15,10 @@ _OPTIONS = {
 
 
 def patience(tries: int = TRIES, **more: Any) -> Config:
-    """Dagster ends a tick of a sensor after 60 s: who hangs has to be given up before."""
+    """Dagster ends a tick of a sensor after 60 s: who hangs has to be given up before.
+
+    After the first time it is tried ``tries`` times more.
+    """
     return Config(
         connect_timeout=5, read_timeout=ANSWER_S, retries={"mode": "standard", "max_attempts": tries}, **more
     )

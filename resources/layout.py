@@ -95,7 +95,7 @@ def extracted(batch: str) -> str:
 
 
 def conversions(batch: str) -> str:
-    """The folder of what MediaConvert is asked for, and makes; gone once the batch's audio is there."""
+    """The folder of what MediaConvert is asked for, and makes; gone once it is known what became of it."""
     return f"{CONVERSIONS}/batch={batch}"
 
 

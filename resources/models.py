@@ -45,6 +45,8 @@ class SpeechModels(ConfigurableResource[Any]):
         models = cls(
             path=str(settings.models),
             champion=settings.champion or "",
+            device=settings.device,
+            workers=settings.workers,
             backend=settings.backend,
             ray_address=settings.ray_address,
             sagemaker_endpoint=settings.sagemaker_endpoint,

@@ -89,6 +89,8 @@ class Settings(BaseSettings):
     batch_wait_s: NonNegativeFloat | None = None
     words_within_s: PositiveInt = 3600
     backend: Literal["here", "ray", "sagemaker"] = "here"
+    device: str = "auto"
+    workers: NonNegativeInt = 0
     ray_address: str = ""
     sagemaker_endpoint: str = "asr"
     extractor: Literal["here", "mediaconvert"] = "here"

@@ -25,7 +25,10 @@ from dagster import (
     SkipReason,
     sensor,
 )
-from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
+from dagster._core.storage.asset_check_execution_record import (
+    AssetCheckExecutionRecord,
+    AssetCheckExecutionRecordStatus,
+)
 from pydantic import BaseModel, Field
 
 from resources.alerts import AlertHook, AlertRefused
@@ -41,9 +44,10 @@ TOLD_AFTER = 3
 """Failures in a row. A batch is tried for hours yet, and what comes of that is told, too."""
 
 FINISHED = [DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED]
-MADE = {AssetCheckExecutionRecordStatus.SUCCEEDED, AssetCheckExecutionRecordStatus.FAILED}
+UNFINISHED = [status for status in DagsterRunStatus if status not in FINISHED]
+PLANNED = AssetCheckExecutionRecordStatus.PLANNED
 RUNS_PER_TICK = 200
-CHECKS_PER_TICK = 50
+CHECKS_PER_PAGE = 50
 NAMED = 20
 """Batches that one message names."""
 
@@ -64,10 +68,12 @@ class Problem(BaseModel):
 
 
 class Memory(BaseModel):
-    """The sensor's cursor: up to which end of a run the event log has been read, and what is wrong."""
+    """The sensor's cursor: up to where the event log has been read (ends of runs; evaluations, by check), and
+    what is wrong."""
 
     failures_through: int = 0
     successes_through: int | None = None
+    checks_through: dict[str, int] = Field(default_factory=dict)
     problems: dict[str, Problem] = Field(default_factory=dict)
 
 
@@ -206,17 +212,22 @@ def _failed_checks(
     instance: DagsterInstance, checks: Iterable[AssetCheckKey], memory: Memory
 ) -> Iterator[tuple[str, Problem]]:
     """Checks that fail as they were made last, each with its key; those that pass by now are over."""
-    log = instance.event_log_storage
-    # Between two ticks fewer than these are made of one check.
-    made = {
-        check: log.get_asset_check_execution_history(check, CHECKS_PER_TICK, status=MADE) for check in checks
-    }
+    # Asked first: a run may end between these questions.
+    at_work = set(instance.get_run_ids(RunsFilter(statuses=UNFINISHED)))
+    made = {check: _evaluations(instance, check, memory) for check in checks}
     run_ids = list({record.run_id for records in made.values() for record in records if record.run_id})
     runs = instance.get_runs(RunsFilter(run_ids=run_ids)) if run_ids else []
     batches = {run.run_id: run.tags.get(PARTITION_TAG, "") for run in runs}
+    at_work |= {run.run_id for run in runs if not run.is_finished}
     for check, records in made.items():
+        # An evaluation takes the number that it was planned under: what is still to come is looked at again.
+        to_come = [record.id for record in records if record.status is PLANNED and record.run_id in at_work]
+        if records:
+            memory.checks_through[check.to_user_string()] = min(to_come, default=records[0].id + 1) - 1
         seen = set[str]()
         for record in records:  # the newest first
+            if record.status is PLANNED:
+                continue
             event = record.event.dagster_event if record.event else None
             batch = batches.get(record.run_id, "")
             if event is None or batch in seen:
@@ -228,6 +239,21 @@ def _failed_checks(
                 yield key, _failed_check(check, found, batch, record.run_id)
             elif key in memory.problems:
                 memory.problems[key].over = True
+
+
+def _evaluations(
+    instance: DagsterInstance, check: AssetCheckKey, memory: Memory
+) -> list[AssetCheckExecutionRecord]:
+    """Those since the last look, also planned ones, the newest first; at the first look, the newest ones."""
+    history = instance.event_log_storage.get_asset_check_execution_history
+    through = memory.checks_through.get(check.to_user_string())
+    found: list[AssetCheckExecutionRecord] = []
+    while page := history(check, CHECKS_PER_PAGE, cursor=found[-1].id if found else None):
+        found += [record for record in page if record.id > (through or 0)]
+        if through is None or page[-1].id <= through:
+            break
+    memory.checks_through.setdefault(check.to_user_string(), 0)
+    return found
 
 
 def _failed_check(check: AssetCheckKey, found: AssetCheckEvaluation, batch: str, run_id: str) -> Problem:

@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 import wave
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -33,7 +34,8 @@ class StandIn(ThreadingHTTPServer):
     """For ``AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME`` and ``AWS_ENDPOINT_URL_MEDIACONVERT``.
 
     SageMaker's answers go to ``bucket``; its endpoints are named with the port of their process. For tests:
-    ``asked`` is what came in, so many requests are ``refused`` first, nothing is done before ``go`` is set.
+    ``asked`` is what came in, so many requests are ``refused`` first, the next one that is accepted is told
+    so ``late_s`` later, nothing is done before ``go`` is set.
     """
 
     daemon_threads = True
@@ -44,7 +46,7 @@ class StandIn(ThreadingHTTPServer):
         self.s3 = boto3.client("s3")
         self.asked: list[str] = []
         self.jobs: dict[str, dict[str, Any]] = {}
-        self.refused, self.go = 0, threading.Event()
+        self.refused, self.late_s, self.go = 0, 0.0, threading.Event()
         self.go.set()
         self.workers = ThreadPoolExecutor(2)
         threading.Thread(target=self.serve_forever, daemon=True).start()
@@ -135,6 +137,8 @@ class _Handler(BaseHTTPRequestHandler):
                 said = {"message": f"Endpoint {found[1]} not found"}
                 return self._answer(400, said, {"x-amzn-ErrorType": "ValidationError"})
             output, failure = self.server.invoke(found[1], self.headers)
+            late_s, self.server.late_s = self.server.late_s, 0.0
+            time.sleep(late_s)
             places = {
                 "X-Amzn-SageMaker-OutputLocation": output,
                 "X-Amzn-SageMaker-FailureLocation": failure,
@@ -147,7 +151,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         job_id = self.path.removeprefix("/2017-08-29/jobs/")
         job = next((job for job in self.server.jobs.values() if job["id"] == job_id), None)
-        self._answer(200 if job else 404, {"job": job} if job else {"message": "no such job"})
+        if job:
+            return self._answer(200, {"job": job})
+        return self._answer(404, {"message": "no such job"}, {"x-amzn-ErrorType": "NotFoundException"})
 
     def _answer(self, status: int, said: object, headers: dict[str, str] | None = None) -> None:
         body = json.dumps(said).encode()

@@ -19,7 +19,7 @@ import typer
 
 from resources.models import SpeechModels
 from resources.settings import Settings
-from speech.errors import EngineError
+from speech.errors import EngineError, ModelError
 from speech.pipeline import Transcriber
 from speech.reading import Recording
 from speech.serving import Listened, Told
@@ -36,9 +36,16 @@ class Server(ThreadingHTTPServer):
     def __init__(self, address: tuple[str, int], transcriber: Transcriber) -> None:
         super().__init__(address, Handler)
         self.transcriber, self.fingerprint = transcriber, transcriber.model.fingerprint
+        self.broken: ModelError | None = None
+        """Why it has stopped to listen."""
+
+    def give_up(self, error: ModelError) -> None:
+        """To be replaced: a device that has failed once fails everybody, and /ping would not know."""
+        self.broken = error
+        self.shutdown()
 
     def listen(self, told: Told, flac: Path) -> Listened:
-        """Raises EngineError, which is about this recording."""
+        """Raises EngineError, which is about this recording, and ModelError, which is about all of them."""
         if told.fingerprint != self.fingerprint:
             return Listened(self.fingerprint)
         heard = self.transcriber.hear(Recording("it", flac, told.language, told.prompt))
@@ -64,11 +71,15 @@ class Handler(BaseHTTPRequestHandler):
             self._receive(flac)
             try:
                 told = Told.decode(self.headers.get(TOLD, ""))
-                listened = self.server.listen(told, flac)
             except ValueError:
-                self._answer(HTTPStatus.BAD_REQUEST, f"{TOLD} does not say how to listen".encode())
+                return self._answer(HTTPStatus.BAD_REQUEST, f"{TOLD} does not say how to listen".encode())
+            try:
+                listened = self.server.listen(told, flac)
             except EngineError as error:
                 self._answer(HTTPStatus.INTERNAL_SERVER_ERROR, str(error).encode())
+            except ModelError as error:
+                self._answer(HTTPStatus.SERVICE_UNAVAILABLE, str(error).encode())
+                self.server.give_up(error)
             else:
                 self._answer(HTTPStatus.OK, listened.encode())
 
@@ -97,6 +108,8 @@ def main(
     with Transcriber(model) as transcriber, Server((host, port), transcriber) as server:
         typer.echo(f"{model.name} listens on port {server.server_port}", err=True)
         server.serve_forever()
+        if server.broken:
+            raise SystemExit(str(server.broken))
 
 
 if __name__ == "__main__":

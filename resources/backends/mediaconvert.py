@@ -2,8 +2,8 @@
 
 MediaConvert reads the source's bucket and writes a WAV of 16 kHz into the store's (its FLAC begins at 22.05
 kHz). That goes through :class:`~speech.media.MediaDecoder` as any media does, to the same FLAC. A job under
-way is noted in the store, so that whoever is killed waits for it and pays for no other; MediaConvert itself
-knows a video's token again for a minute.
+way is noted in the store, so that whoever is killed, or has waited too long, waits for it the next time and
+pays for no other; MediaConvert itself knows a video's token again for a minute.
 
 What it cannot keep: it takes the first audio track, not FFmpeg's choice. Its documentation does not say that
 sound which begins after the picture is preceded by silence in an output without picture, nor what becomes of
@@ -39,9 +39,9 @@ _NOT_NOW |= {"ConflictException", "ThrottlingException", "503", "500"}
 
 
 class Job(JsonObject, frozen=True):
-    """One that is under way, by MediaConvert's name for it."""
+    """One that is under way, by MediaConvert's name for it; empty while that is being asked for."""
 
-    id: str
+    id: str = ""
 
 
 class MediaConvert:
@@ -90,10 +90,12 @@ class MediaConvert:
 
     def _begin(self, video: Video) -> Job | VideoError:
         note = layout.conversion(self._batch, video.video_id)
-        if job := Job.read(self._store, note):
+        if (job := Job.read(self._store, note)) and job.id:
             return job
         try:
             with self._opened(video):
+                # Whoever may not write this would buy a job that nobody finds again, at each try.
+                self._store.put(note, Job().model_dump_json().encode())
                 job = Job(id=self._ask(video, lambda: self._client.create_job(**self._job(video)))["Id"])
         except VideoError as error:
             return error
@@ -102,22 +104,31 @@ class MediaConvert:
 
     def _wait(self, job: Job, video: Video) -> None:
         wait_s = FIRST_WAIT_S
-        while (now := self._ask(video, lambda: self._client.get_job(Id=job.id)))["Status"] != "COMPLETE":
+        while (now := self._ask(video, lambda: self._known(job)))["Status"] != "COMPLETE":
             if now["Status"] in ("ERROR", "CANCELED"):
                 # Whoever asks again gets another job.
                 self._store.delete(layout.conversion(self._batch, video.video_id))
                 if now["Status"] == "CANCELED":
-                    raise MediaError(Reason.DECODER_DIED, f"{video.key}: its MediaConvert job was canceled")
+                    raise MediaError(
+                        Reason.DECODER_DIED, f"{video.key}: its MediaConvert job was canceled, or forgotten"
+                    )
                 said = f"{now.get('ErrorMessage', 'no reason given')} ({now.get('ErrorCode', 'no code')})"
                 raise MediaError(Reason.UNDECODABLE_AUDIO, f"{video.key}: MediaConvert failed: {said}")
             if time.monotonic() > self._until:
                 raise MediaError(
                     Reason.DECODER_STALLED,
                     f"{video.key}: its MediaConvert job is {now['Status']} after {JOB_S / 3600:.0f} hours: "
-                    "look at its queue",
+                    "look at its queue; the next try waits for the same job",
                 )
             time.sleep(wait_s)
             wait_s = min(wait_s * 1.5, LONGEST_WAIT_S)
+
+    def _known(self, job: Job) -> Any:
+        """MediaConvert forgets a job after three months."""
+        try:
+            return self._client.get_job(Id=job.id)
+        except self._client.exceptions.NotFoundException:
+            return {"Job": {"Status": "CANCELED"}}
 
     def _ask(self, video: Video, ask: Callable[[], Any]) -> Any:
         until, wait_s = time.monotonic() + BUSY_S, FIRST_WAIT_S

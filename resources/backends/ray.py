@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from resources.backends import Job
-from speech.engines import Asked, Hardware
+from speech.engines import ENGINES, Asked, Hardware
 from speech.environment import environment_of
 from speech.errors import AsrError, ModelError, WorkerBroken, first_line
 from speech.listening import Usage
@@ -253,9 +253,19 @@ def _resources() -> tuple[list[dict[str, float]], int, int]:
 
 
 def _demands(job: Job) -> list[Demand]:
-    """An actor for each GPU and each core that is to be used, or ``job.workers`` of them that share these."""
+    """An actor for each GPU and each core that is to be used, or ``job.workers`` of them that share these.
+
+    Raises ModelError where nobody can say how many: of a cluster that starts nodes when they are wanted, Ray
+    knows those that are up.
+    """
     nodes, cpus, gpus = _resources()
     wanted = job.hardware.device
+    may_want_gpus = "cuda" in wanted or (wanted == "auto" and ENGINES[job.model.engine].batches)
+    if job.at and not gpus and may_want_gpus and not ("cuda" in wanted and job.workers):
+        raise ModelError(
+            f"no GPU of the Ray cluster at {job.at} is up: where it starts some when they are wanted, set "
+            "ASR_DEVICE to cuda and ASR_WORKERS to how many; to use its cores alone, set ASR_DEVICE to cpu"
+        )
     devices = ["cuda" if gpus else "cpu"] if wanted == "auto" else list(map(str.strip, wanted.split(",")))
     if odd := set(devices) - {"cpu", "cuda"}:
         raise ModelError(f"on a Ray cluster there is no device {', '.join(sorted(odd))}: cuda, cpu, or both")

@@ -15,7 +15,13 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 import boto3
-from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectTimeoutError,
+    EndpointConnectionError,
+    HTTPClientError,
+)
 
 from resources import layout
 from resources.aws import patience
@@ -78,7 +84,8 @@ class Endpoint:
     def __init__(self, job: Job) -> None:
         self._job, self._fingerprint = job, job.model.fingerprint
         self.name = f"{job.at}-{job.model.name.replace('_', '-')}"
-        self._runtime = boto3.client("sagemaker-runtime", config=patience())
+        # To ask twice is to pay twice: only we know when nothing was accepted.
+        self._runtime = boto3.client("sagemaker-runtime", config=patience(tries=0))
         self._s3 = boto3.client("s3", config=patience())
 
     def run(
@@ -152,7 +159,7 @@ class Endpoint:
         return Request.read(self._job.store, self._note(recording))
 
     def _ask(self, recording: Recording) -> Request | None:
-        """None: not now."""
+        """None: not now. Raises EngineError where nobody knows whether it was accepted."""
         key = layout.audio(recording.id)
         audio = self._job.store.head(key)
         if audio and audio.size > MAX_BYTES:
@@ -171,9 +178,15 @@ class Endpoint:
                 RequestTTLSeconds=QUEUE_S,
                 InvocationTimeoutSeconds=INVOCATION_S,
             )
-        except (ClientError, HTTPClientError) as error:
-            code = _code(error)
-            if code in _NOT_NOW or isinstance(error, HTTPClientError):
+        except (ConnectTimeoutError, EndpointConnectionError):
+            return None
+        except HTTPClientError as error:
+            raise EngineError(
+                f"endpoint {self.name} was asked, and its answer is lost ({_code(error)}): it may be "
+                "at work, and is not asked again at once"
+            ) from None
+        except ClientError as error:
+            if (code := _code(error)) in _NOT_NOW:
                 return None
             raise ModelError(
                 f"endpoint {self.name} takes no requests: {code}; check ASR_SAGEMAKER_ENDPOINT, that it is "

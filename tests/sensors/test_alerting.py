@@ -2,7 +2,11 @@
 
 import json
 import os
+import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from dagster import (
@@ -22,7 +26,17 @@ from dagster import (
 )
 
 from resources.alerts import AlertHook, AlertRefused
-from sensors.alerting import NAMED, Memory, Problem, alerting_sensor, look, message, tell
+from sensors.alerting import (
+    CHECKS_PER_PAGE,
+    NAMED,
+    Memory,
+    Problem,
+    _evaluations,
+    alerting_sensor,
+    look,
+    message,
+    tell,
+)
 from sensors.batches import BATCHES, PROCESS_BATCH
 from tests.listener import Listener, listening
 
@@ -135,6 +149,34 @@ def test_a_check_that_fails_is_told_until_it_passes(instance: DagsterInstance) -
         assert after(memory, instance, hook) == []
 
 
+def test_no_evaluation_is_too_many_and_none_that_ends_late_is_passed_over(instance: DagsterInstance) -> None:
+    of_batch = AssetCheckSpec(CHECK.name, asset=CHECK.asset_key)
+    again, told = CHECKS_PER_PAGE + 1, []
+
+    @asset(name="word_timings", partitions_def=BATCHES, check_specs=[of_batch])
+    def words(context: AssetExecutionContext) -> MaterializeResult:  # type: ignore[type-arg]
+        if context.partition_key == "00000002":  # while it is at work, the others have all been seen
+            for _ in range(again):
+                check(instance, passed=True)
+            told.append(after(memory, instance, hook))
+        return MaterializeResult(check_results=[AssetCheckResult(check_name=CHECK.name, passed=False)])
+
+    memory = Memory()
+    instance.add_dynamic_partitions("batch", ["00000001", "00000002"])
+    with listening() as hook:
+        after(memory, instance, hook)
+        materialize([words], instance=instance, partition_key="00000001")
+        for _ in range(again):
+            check(instance, passed=True)
+        failed = f"check {NAMED_CHECK} failed (ERROR) (batch %s): something offending"
+        assert after(memory, instance, hook) == [failed % "00000001"]
+        materialize([words], instance=instance, partition_key="00000002")
+        assert after(memory, instance, hook) == [failed % "00000002"]
+        assert told == [[]]
+        assert after(memory, instance, hook) == []
+        assert len(_evaluations(instance, CHECK, memory)) == 0
+
+
 def test_another_batch_that_passes_a_check_does_not_make_up_for_the_first(instance: DagsterInstance) -> None:
     of_batch = AssetCheckSpec(CHECK.name, asset=CHECK.asset_key)
 
@@ -190,6 +232,31 @@ def test_a_hook_that_is_not_there_gives_nothing_away(url: str) -> None:
     kept = serializable_error_info_from_exc_info((type(error), error, error.__traceback__))
     assert "very-secret" not in str(kept)
     assert "ASR_ALERT_URL" in str(error)
+
+
+def test_a_hook_that_never_ends_what_it_says_holds_nobody() -> None:
+    class Dripping(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(200)
+            self.end_headers()
+            for _ in range(40):
+                if over.wait(0.25):
+                    return
+                with suppress(OSError):
+                    self.wfile.write(b"x")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    over, began = threading.Event(), time.monotonic()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Dripping) as hook:
+        threading.Thread(target=hook.serve_forever, daemon=True).start()
+        AlertHook(url=f"http://127.0.0.1:{hook.server_port}").post({"text": "x"})
+        took_s = time.monotonic() - began
+        over.set()
+        hook.shutdown()
+    assert took_s < 5
 
 
 def test_the_hook_is_defined_only_where_one_is_set(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,12 +5,17 @@ from collections.abc import Iterator
 import boto3
 import pytest
 
+from asr_assets.extracted_audio import extract, forget_conversions
 from deploy.local.stand_ins import StandIn
 from resources import layout
 from resources.aws import S3
+from resources.backends import mediaconvert
+from resources.published import ExtractedBatch, ProbedVideo, Status
 from resources.source import Source
 from resources.store import Store
-from speech.errors import AsrError, MediaError, SourceObjectError
+from speech.errors import AsrError, MediaError, Reason, SourceObjectError
+from speech.media import MediaDecoder
+from tests.asr_assets.daemon import wait_for
 from tests.conftest import SAMPLES, Platform
 
 pytestmark = pytest.mark.long
@@ -72,6 +77,55 @@ def test_who_comes_again_waits_for_the_same_job(source: Source, s3_store: Store,
     with source.sounds(s3_store, "00000001", [video]).open(video) as sound:
         assert sound.read_at(0, 4) == b"RIFF"
     assert len(stand_in.asked) == 1
+
+
+def test_a_job_that_takes_too_long_is_waited_for_by_the_next_try(
+    source: Source, s3_store: Store, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    videos = [found for found in source.look() if "school" in found.key or "delayed" in found.key]
+    slow, quick = (video.video_id for video in videos)
+    notes = {video_id: layout.conversion("00000001", video_id) for video_id in (slow, quick)}
+
+    def one_pass(patience_s: float) -> dict[str, Reason | None]:
+        """As the asset does it."""
+        monkeypatch.setattr(mediaconvert, "JOB_S", patience_s)
+        sounds = source.sounds(s3_store, "00000001", videos)
+        with MediaDecoder() as decoder:
+            done = tuple(
+                extract(sounds, s3_store, decoder, ProbedVideo(video=video, status=Status.OK))
+                for video in videos
+            )
+        forget_conversions(s3_store, ExtractedBatch(batch="00000001", videos=done))
+        return {one.video.video_id: one.reason for one in done}
+
+    def left() -> set[str]:
+        return {found.key for found in s3_store.list(layout.conversions("00000001"))}
+
+    stand_in.go.clear()
+    assert one_pass(1.0) == dict.fromkeys(notes, Reason.DECODER_STALLED)
+    assert left() == set(notes.values())
+    stand_in.go.set()
+    wait_for(lambda: all(job["status"] == "COMPLETE" for job in stand_in.jobs.values()), 60)
+    stand_in.jobs[slow]["status"] = "PROGRESSING"
+    assert one_pass(1.0) == {slow: Reason.DECODER_STALLED, quick: None}
+    assert notes[slow] in left()
+    assert not any(quick in key for key in left())
+    stand_in.jobs[slow]["status"] = "COMPLETE"
+    videos.pop()
+    assert one_pass(60.0) == {slow: None}
+    assert (left(), len(stand_in.asked)) == (set(), 2)
+
+
+def test_a_job_that_is_forgotten_is_asked_for_again(
+    source: Source, s3_store: Store, stand_in: StandIn
+) -> None:
+    (video,) = (found for found in source.look() if "school" in found.key)
+    s3_store.put(layout.conversion("00000001", video.video_id), b'{"id": "of last year"}')
+    sounds = source.sounds(s3_store, "00000001", [video])
+    with pytest.raises(MediaError, match="canceled, or forgotten"), sounds.open(video):
+        pass
+    with source.sounds(s3_store, "00000001", [video]).open(video) as sound:
+        assert sound.read_at(0, 4) == b"RIFF"
 
 
 def test_a_job_that_fails_is_the_reason_of_its_video(

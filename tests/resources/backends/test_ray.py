@@ -2,18 +2,26 @@
 
 import os
 import signal
+import socket
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from resources.backends import Job
+from resources.backends.ray import _cluster, _demands
 from resources.models import SpeechModels
 from resources.store import Store
-from speech import pipeline
+from speech import pipeline, workers
+from speech.engines import Hardware
+from speech.errors import ModelError
+from speech.models import ModelVersion
 from speech.pipeline import Heard, Transcriber
 from speech.reading import Recording
 from speech.types import HeardWindow
@@ -100,6 +108,8 @@ def test_a_node_and_an_actor_die_at_work_and_nothing_is_lost_or_doubled(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(pipeline, "KEEP_EVERY_S", 0.0)
+    monkeypatch.setattr(workers, "STALL_BASE_S", 5.0)
+    monkeypatch.setattr(workers, "STALL_TIMES", 1.0)
     elsewhere = models.model_copy(update={"ray_address": cluster.address})
     model = models.get("pocketsphinx_fast")
     assert "3 nodes, 2 cores, 0 GPUs" in elsewhere.describe(model, Store(url="file:///nowhere"))
@@ -108,6 +118,7 @@ def test_a_node_and_an_actor_die_at_work_and_nothing_is_lost_or_doubled(
     for meddle in (
         lambda: None,
         lambda: os.kill(actors()[0], signal.SIGKILL),
+        lambda: os.kill(actors()[0], signal.SIGSTOP),  # it gives no answer any more, and is replaced
         lambda: cluster.remove_node(nodes[0], allow_graceful=False),  # and no room for another worker
     ):
         memory = Meddling(meddle)
@@ -120,6 +131,51 @@ def test_a_node_and_an_actor_die_at_work_and_nothing_is_lost_or_doubled(
     (again,) = on_ray(elsewhere, recordings[:1], memory)
     assert (again.outcome, again.seconds) == (undisturbed[again.id], 0.0)
     wait_for(lambda: not actors(), 30)
+
+
+def test_a_model_that_wants_gpus_says_so_where_none_is_up(cluster: Any) -> None:
+    whisper = ModelVersion("m", "whisper", weights="./none")
+    job = Job(whisper, Store(url="file:///nowhere"), "00000001", Hardware(), 0, cluster.address)
+    cuda, cpu = Hardware(device="cuda"), Hardware(device="cpu")
+    with _cluster(job):
+        for unsaid in ({}, {"workers": 2}, {"hardware": cuda}):
+            with pytest.raises(ModelError, match="set ASR_DEVICE to cuda and ASR_WORKERS"):
+                _demands(replace(job, **unsaid))
+        for said, devices in (
+            ({"hardware": cuda, "workers": 3}, ["cuda"] * 3),
+            ({"hardware": cpu}, ["cpu"] * 2),
+            ({"model": replace(whisper, engine="pocketsphinx")}, ["cpu"] * 2),
+        ):
+            assert [one.hardware.device for one in _demands(replace(job, **said))] == devices
+
+
+def answers(port: int) -> bool:
+    with closing(socket.socket()) as asking:
+        return asking.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a log that Ray leaves open
+def test_a_client_of_a_cluster_hears_the_same(
+    token: None, models: SpeechModels, recordings: list[Recording], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ray.cluster_utils import Cluster
+
+    # Where threads of gRPC's are at work when Ray's server of clients forks, its child does not come up.
+    monkeypatch.setenv("GRPC_ENABLE_FORK_SUPPORT", "0")
+    with closing(socket.create_server(("127.0.0.1", 0))) as free:
+        port = free.getsockname()[1]
+    made = Cluster(
+        initialize_head=True,
+        head_node_args={"num_cpus": 1, "object_store_memory": 80 << 20, "ray_client_server_port": port},
+    )
+    try:
+        wait_for(lambda: answers(port), 60)
+        far = models.model_copy(update={"ray_address": f"ray://127.0.0.1:{port}"})
+        assert "1 cores" in far.describe(far.get("pocketsphinx_fast"), Store(url="file:///nowhere"))
+        heard = on_ray(far, recordings, Kept())
+        assert {one.id: one.outcome for one in heard} == here(models, recordings)
+    finally:
+        made.shutdown()
 
 
 @pytest.mark.skipif(not Path("/proc").exists(), reason="nobody says what another process's environment is")

@@ -16,7 +16,7 @@ import boto3
 import pytest
 
 from deploy.local.stand_ins import StandIn, serving
-from resources import layout
+from resources import aws, layout
 from resources.backends import Job
 from resources.backends.sagemaker import Endpoint, Request, describe, load
 from resources.store import Store
@@ -154,6 +154,18 @@ def test_what_fails_is_one_video_with_the_words_of_who_failed(job: Job, sagemake
     assert "hints are too long" in failed["long"]
     assert "has not answered in time" in failed["late"]
     assert left_of(job) == []
+
+
+def test_a_request_whose_acceptance_is_not_heard_of_is_paid_once(
+    job: Job, sagemaker: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(aws, "ANSWER_S", 3.0)
+    sagemaker.late_s = 6.0
+    heard = run(job)
+    (lost,) = (one.outcome for one in heard.values() if isinstance(one.outcome, EngineError))
+    assert "its answer is lost (ReadTimeoutError)" in str(lost)
+    assert lost.reason.may_pass
+    assert sorted(sagemaker.asked) == sorted(f"{job.store.url}/{layout.audio(name)}" for name in NAMES)
 
 
 def test_an_endpoint_with_another_definition_is_not_believed(job: Job, sagemaker: StandIn) -> None:
