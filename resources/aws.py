@@ -30,9 +30,9 @@ class S3(S3Resource):
     max_attempts: int = TRIES
 
     def get_client(self) -> Any:
-        """A client of boto3."""
+        """A client of boto3. Without being told, it would sign links in a way that newer regions refuse."""
         config = patience(
-            self.max_attempts, signature_version=UNSIGNED if self.use_unsigned_session else None
+            self.max_attempts, signature_version=UNSIGNED if self.use_unsigned_session else "s3v4"
         )
         session = boto3.session.Session(profile_name=self.profile_name)
         return session.client("s3", config=config, **self.model_dump(include=_OPTIONS))

@@ -41,6 +41,27 @@ look_on(source, store, log, limits)
 runner.ingest()
 """
 
+EXPLORE = """
+import sys
+from pathlib import Path
+import requests
+from explorer import asking
+from explorer.media import audio_response, video_response
+from resources import snapshot
+from resources.comparisons import Pair
+from resources.verdicts import Verdict, judge, verdicts_of
+with snapshot.read(store, Path(sys.argv[1])) as published:
+    (heard,) = published.execute("SELECT video_id FROM videos_current WHERE status = 'ok'").fetchone()
+    video = asking.as_video(asking.video(published, heard))
+for answer in (video_response(source, video, None), audio_response(store, video.video_id, None)):
+    requests.get(answer.headers["location"], timeout=30).raise_for_status()
+pair = Pair(*sorted(model.name for model in runner.models.enabled))
+heard_there = dict(zip(pair, "ab"))
+judge(store, batches[0], Verdict(video_id=heard, start_s=1, heard=heard_there, said="a", who="x"))
+assert verdicts_of(store, pair, batches[0], video.video_id)
+assert source.backend.find("in/nothing.mp4") is None
+"""
+
 
 @pytest.mark.long
 @pytest.mark.xdist_group("postgres")
@@ -82,7 +103,7 @@ def test_each_role_may_do_what_it_does_and_nothing_besides(
 
     def work(role: str, code: str) -> None:
         done = subprocess.run(
-            [sys.executable, "-c", AS_A_ROLE + code],
+            [sys.executable, "-c", AS_A_ROLE + code, str(platform.root / "cache")],
             env=platform.environment | {"AWS_ACCESS_KEY_ID": role},
             cwd=platform.root,
             capture_output=True,
@@ -110,6 +131,8 @@ def test_each_role_may_do_what_it_does_and_nothing_besides(
         work("transcripts", "for batch in batches: runner.process(batch, words)")
         work("loader", "runner.load(); runner.compare(); runner.copy()")
         upload("silent.mp4")
+    work("explorer", EXPLORE)
+    work("loader", "runner.compare()")  # takes the verdict in
     newest = json.dumps({"number": 7, "warehouse": "another", "load": 1}).encode()
     s3.put_object(Bucket="words-bucket", Key="platform/snapshots/latest.json", Body=newest)
     work("loader", "runner.load()")
@@ -118,7 +141,7 @@ def test_each_role_may_do_what_it_does_and_nothing_besides(
     for arguments in (["doctor"], ["verify"], ["erase", "--yes", "in/delayed_audio.mp4"]):
         command("operator", *arguments)
 
-    nobody_may_more(gatekeeper, "ingest", "transcripts", "loader", "analyst", "operator")
+    nobody_may_more(gatekeeper, "ingest", "transcripts", "loader", "analyst", "explorer", "operator")
 
 
 @pytest.mark.parametrize(
@@ -133,6 +156,7 @@ def test_each_role_may_do_what_it_does_and_nothing_besides(
         ("ingest", "s3:PutObject", "arn:aws:s3:::videos-bucket/in/a.mp4"),
         ("ingest", "s3:DeleteObject", "arn:aws:s3:::words-bucket/platform/ingest/00000001.json"),
         ("analyst", "s3:GetObject", "arn:aws:s3:::words-bucket/platform/audio/a.flac"),
+        ("explorer", "s3:PutObject", "arn:aws:s3:::words-bucket/platform/snapshots/latest.json"),
         ("analyst", "s3:PutObject", "arn:aws:s3:::words-bucket/platform/snapshots/latest.json"),
         ("operator", "s3:DeleteObject", "arn:aws:s3:::videos-bucket/in/a.mp4"),
         ("mediaconvert", "iam:PassRole", "arn:aws:iam::111122223333:role/admin"),
