@@ -18,8 +18,8 @@ from resources import snapshot
 from resources.store import Store
 from speech.errors import WarehouseError
 
-EACH_S = 0.25
-"""A video comes so often: several times as fast as two cores transcribe a second of speech."""
+EACH_S = 0.4
+"""A video comes so often: faster than two cores take in and transcribe a second of speech."""
 DRAINED_TIMES = 6
 """The queue has to be empty within so many times the time in which it grew."""
 NORMAL_S = 240
