@@ -24,6 +24,7 @@ from asr_assets.drawing import Bars, printable, quiet, table
 from asr_assets.processing import process_everything, summarize
 from resources import snapshot
 from resources.models import SpeechModels
+from resources.search import Filters
 from resources.search import search as find
 from resources.settings import HOME, Settings, local_path
 from resources.store import Store
@@ -148,10 +149,14 @@ def doctor() -> None:
 def search(
     phrase: Annotated[str, typer.Argument(help="A word or a phrase, as it is spoken")],
     limit: Annotated[int, typer.Option(min=1, help="How many places at most")] = 20,
+    video: Annotated[str | None, typer.Option(help="Only in videos with this in their key")] = None,
+    language: Annotated[str | None, typer.Option(help="Only in this language")] = None,
+    model: Annotated[str | None, typer.Option(help="In the words of this model version")] = None,
+    at_least: Annotated[float | None, typer.Option(help="The least probability", min=0, max=1)] = None,
 ) -> None:
     """Find a phrase in the current words."""
     with reading(Settings.from_env()) as connection:
-        found = find(connection, phrase, limit)
+        found = find(connection, phrase, limit, Filters(video, language, model, at_least))
     shown = table("video", "from", "to", "probability", "context")
     for hit in found.hits:
         shown.add_row(
@@ -162,7 +167,8 @@ def search(
             hit.context,
         )
     if not found.count:
-        raise AsrError(f"nobody says {phrase!r} in the current words")
+        where = "what is asked for" if any((video, language, model, at_least)) else "the current words"
+        raise AsrError(f"nobody says {phrase!r} in {where}")
     out.print(shown)
     if found.count > len(found.hits):
         err.print(f"these are the first {len(found.hits)} of {found.count} places; --limit shows more")

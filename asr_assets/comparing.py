@@ -17,7 +17,7 @@ from resources.comparisons import (
 from resources.published import ExtractedBatch, ExtractedVideo, Outcome, PublishedTranscripts, Status
 from resources.store import Store
 from resources.verdicts import verdict_objects, verdicts_of
-from speech.comparing import Against, Compared, compare
+from speech.comparing import Against, Compared, compare, language_of
 from speech.degrading import CONDITIONS
 from speech.normalizing import TimedWord, normalizer_version
 
@@ -78,7 +78,8 @@ def compare_batch(store: Store, pair: Pair, batch: str) -> ComparedBatch | None:
         video_id = video.video.video_id
         ends = [ends[video_id] for ends in (ends_a, ends_b) if video_id in ends]
         if video.audio and is_comparable(ends):
-            language = video.sidecar.language or next((end.language for end in ends if end.language), "en")
+            in_order = reversed(ends) if pair.is_turned else ends
+            language = language_of(video.sidecar.language, (end.language for end in in_order))
             both = compare(
                 heard_a.get(video_id, []),
                 heard_b.get(video_id, []),

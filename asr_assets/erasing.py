@@ -107,11 +107,16 @@ def remove(store: Store, traces: Traces) -> None:
                 rewrite(store, key, traces.video_ids)
     for video_id in traces.video_ids:
         store.delete(layout.audio(video_id))
+    remove_verdicts(store, traces)
+    store.delete_below(layout.DEAD_LETTERS)  # whose keys they hold cannot be told
+    store.delete(layout.LISTING)
+
+
+def remove_verdicts(store: Store, traces: Traces) -> None:
+    """Remove what was judged of the videos; once more when no copy has them that somebody could judge by."""
     for key in [found.key for found in store.list(layout.VERDICTS)]:
         if any(f"video={video_id}/" in key for video_id in traces.video_ids):
             store.delete(key)
-    store.delete_below(layout.DEAD_LETTERS)  # whose keys they hold cannot be told
-    store.delete(layout.LISTING)
 
 
 def remove_comparisons(store: Store, traces: Traces) -> None:

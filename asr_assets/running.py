@@ -25,7 +25,7 @@ from sqlalchemy.exc import OperationalError
 
 from asr_assets.console import reading
 from asr_assets.definitions import defs
-from asr_assets.erasing import Traces, begin, remove, remove_comparisons
+from asr_assets.erasing import Traces, begin, remove, remove_comparisons, remove_verdicts
 from asr_assets.extracted_audio import extracted_audio
 from asr_assets.launchers import TAG, Launcher, become
 from asr_assets.model_comparison import MODEL_COMPARISON, champion_and_others
@@ -157,6 +157,7 @@ class Runner:
         remove_comparisons(self.store, traces)  # who begins now compares what is left
         self.load()
         snapshot.delete_former(self.store)
+        remove_verdicts(self.store, traces)
         self.copy()
         log.erase(traces.video_ids, traces.entries, done=True)
         return len(traces.video_ids)

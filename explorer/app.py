@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlencode
 
+import duckdb
 import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -19,7 +20,7 @@ from explorer.doors import LOOPBACK, Doors
 from explorer.media import link_origins
 from explorer.pages import Pages
 from resources.settings import Settings
-from speech.errors import AsrError
+from speech.errors import AsrError, first_line
 
 STATIC = Path(__file__).with_name("static")
 
@@ -34,6 +35,9 @@ def create_app(settings: Settings, cache: Path, token: str = "") -> Starlette:
 
     def failed(_: Request, error: Exception) -> Response:
         return pages.problem(503, f"{error}")
+
+    def broken(_: Request, error: Exception) -> Response:
+        return pages.problem(500, f"DuckDB cannot answer that: {first_line(error)}")
 
     video_id = "{video_id:str}"
     return Starlette(
@@ -51,7 +55,7 @@ def create_app(settings: Settings, cache: Path, token: str = "") -> Starlette:
         middleware=[
             Middleware(Doors, token=token, media_from=link_origins(pages.source, pages.store)),
         ],
-        exception_handlers={HTTPException: refused, AsrError: failed},
+        exception_handlers={HTTPException: refused, AsrError: failed, duckdb.Error: broken},
     )
 
 
@@ -71,7 +75,8 @@ def serve_explorer(
         why = error.strerror or error
         raise AsrError(f"{host}:{port} cannot be listened on ({why}); choose another with --port") from error
     app = create_app(settings, cache, token)
-    name = f"[{host}]" if ":" in host else host
+    shown = socket.gethostname() if host in ("0.0.0.0", "::") else host  # noqa: S104  # where others find it
+    name = f"[{shown}]" if ":" in shown else shown
     listening(f"http://{name}:{bound.getsockname()[1]}/{'?' + urlencode({'token': token}) if token else ''}")
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", server_header=False))
     server.run(sockets=[bound])

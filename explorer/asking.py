@@ -13,19 +13,21 @@ WORDS = 4000  # of a transcript on one page: half an hour of somebody who speaks
 FAILURES = 200
 VIDEOS = 50
 
-_VIDEO = """
-SELECT v.*, current.video_id IS NOT NULL AS is_current
-FROM videos AS v LEFT JOIN videos_current AS current USING (video_id) WHERE video_id = ?
+_VIDEO = "FROM videos WHERE video_id = ?"
+# Not by videos_current, which goes through all videos that there ever were.
+_NEWEST = """
+SELECT arg_max(video_id, number) = $video AND arg_max(kind, number) <> 'deleted'
+FROM observations WHERE source = $source AND video_key = $key
 """
 _HEARD = """
-SELECT t.model_version, t.language, t.status, t.words, t.duration_s, t.batch,
+SELECT t.model_version, t.model_fingerprint, t.language, t.status, t.words, t.duration_s,
        current.video_id IS NOT NULL AS is_current
 FROM transcripts AS t
 LEFT JOIN transcripts_current AS current USING (video_id, model_version)
 WHERE video_id = ? AND t.status IN ('ok', 'empty') ORDER BY is_current DESC, t.model_version
 """
 _WORDS = """
-SELECT segment_index, word_index, word, start_s, end_s, probability, channel
+SELECT segment_index, word_index, word, start_s, end_s, probability, channel, timing_source
 FROM words WHERE video_id = $video AND model_version = $model
 """
 _VIDEOS = """
@@ -64,11 +66,11 @@ class Heard:
     """One model version's transcript of a video."""
 
     model_version: str
+    model_fingerprint: str
     language: str | None
     status: str
     words: int
     duration_s: float | None
-    batch: str
     is_current: bool
 
 
@@ -80,6 +82,13 @@ def rows(connection: duckdb.DuckDBPyConnection, sql: str, asked: Any = None) -> 
 def video(connection: duckdb.DuckDBPyConnection, video_id: str) -> dict[str, Any] | None:
     """One version of one video; None when there is no such one."""
     return next(iter(rows(connection, _VIDEO, [video_id])), None)
+
+
+def is_current(connection: duckdb.DuckDBPyConnection, row: dict[str, Any]) -> bool:
+    """Whether no later version of a video is there, and it is not deleted."""
+    asked = {"video": row["video_id"], "source": row["source"], "key": row["video_key"]}
+    (found,) = connection.execute(_NEWEST, asked).fetchone() or (False,)
+    return bool(found)
 
 
 def as_video(row: dict[str, Any]) -> Video:
@@ -135,6 +144,7 @@ def standing(connection: duckdb.DuckDBPyConnection) -> dict[str, Any]:
     return {
         "videos": rows(connection, _STANDING),
         "models": rows(connection, _MODELS),
+        "most": FAILURES,
         "failures": rows(connection, _FAILED, {"limit": FAILURES}),
         "loaded_at": rows(connection, _LOADED)[0]["loaded_at"],
     }

@@ -2,14 +2,14 @@
 
 import hmac
 from collections.abc import Collection
-from http.cookies import SimpleCookie
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import cookie_parser
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-COOKIE = "asr_token"
+COOKIE = "asr_explorer"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -21,6 +21,8 @@ class Doors:
 
     def __init__(self, app: ASGIApp, token: str, media_from: Collection[str]) -> None:
         self._app, self._token = app, token
+        # Other ports of this host get it, too, and the token is none of theirs.
+        self._cookie = hmac.new(token.encode(), b"cookie", "sha256").hexdigest()
         from_where = " ".join(["'self'", *media_from])
         self._headers = {
             "Content-Security-Policy": (
@@ -55,8 +57,10 @@ class Doors:
         if not self._token:
             if _name(host) not in LOOPBACK:
                 return PlainTextResponse("this page answers to 127.0.0.1 and localhost only", 421)
+        elif scope["method"] == "GET" and (given := self._given(scope)):
+            return given
         elif not self._knows(headers):
-            return self._asked(scope)
+            return PlainTextResponse("open the address with ?token=… that asr explore has printed", 401)
         if scope["method"] not in ("GET", "HEAD"):
             origin = headers.get("origin")
             if not origin or urlsplit(origin).netloc != host:
@@ -64,21 +68,23 @@ class Doors:
         return None
 
     def _knows(self, headers: Headers) -> bool:
-        cookie = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
-        given = cookie.value if cookie else headers.get("authorization", "").removeprefix("Bearer ")
+        if cookie := cookie_parser(headers.get("cookie", "")).get(COOKIE):
+            return hmac.compare_digest(cookie.encode(), self._cookie.encode())
+        given = headers.get("authorization", "").removeprefix("Bearer ")
         return hmac.compare_digest(given.encode(), self._token.encode())
 
-    def _asked(self, scope: Scope) -> Response:
+    def _given(self, scope: Scope) -> Response | None:
         """The token may be in the address once: then it is kept, and taken out of the address."""
         query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         given = dict(query).get("token", "")
         if not hmac.compare_digest(given.encode(), self._token.encode()):
-            return PlainTextResponse("open the address with ?token=… that asr explore has printed", 401)
+            return None
         rest = urlencode([(name, value) for name, value in query if name != "token"])
         # Relative, and so never to another host, whatever the path begins with.
         answer = RedirectResponse("?" + rest, status_code=303)
         is_safe = scope["scheme"] == "https"
-        answer.set_cookie(COOKIE, self._token, 30 * 86400, secure=is_safe, httponly=True, samesite="strict")
+        # Not strict: a link that somebody shares comes from another site.
+        answer.set_cookie(COOKIE, self._cookie, 30 * 86400, secure=is_safe, httponly=True, samesite="lax")
         return answer
 
 

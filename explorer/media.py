@@ -7,6 +7,7 @@ from mimetypes import guess_type
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response, StreamingResponse
 
 from resources import layout
@@ -17,7 +18,7 @@ from speech.errors import AsrError, StoreError, VideoError
 from speech.media import ByteSource
 
 PIECE = 1 << 20
-_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
+_RANGE = re.compile(r"bytes=(?:(\d{1,18})-(\d{0,18})|-(\d{1,18}))")
 
 
 class Range(NamedTuple):
@@ -28,24 +29,25 @@ class Range(NamedTuple):
 
     @classmethod
     def of(cls, header: str | None, size: int) -> "Range | None":
-        """What a Range header asks for: all where it asks for nothing that is known; None: no such bytes.
+        """What a Range header asks for, which may be nothing that is there; None where all is to be given.
 
-        Source: RFC 9110, section 14.
+        Source: RFC 9110, section 14: what cannot be read, and several ranges, may be ignored.
 
-        >>> Range.of("bytes=2-", 5), Range.of("bytes=-2", 5), Range.of("bytes=7-", 5)
+        >>> Range.of("bytes=2-", 5), Range.of("bytes=-2", 5), Range.of("bytes=5-2", 5)
         (Range(first=2, end=5), Range(first=3, end=5), None)
         """
         found = _RANGE.fullmatch(header or "")
-        if not found or found[0] == "bytes=-":
-            return cls(0, size)
-        first, last = found.groups()
-        if not first:
-            return cls(max(0, size - int(last)), size) if int(last) and size else None
-        asked = cls(int(first), min(int(last) + 1, size) if last else size)
-        return asked if asked.first < asked.end else None
+        if not found:
+            return None
+        first, last, length = found.groups()
+        if length:
+            return cls(max(0, size - int(length)), size)
+        if last and int(last) < int(first):
+            return None
+        return cls(int(first), min(int(last) + 1, size) if last else size)
 
 
-def video_response(source: Source, video: Video, asked: str | None) -> Response:
+def video_response(source: Source, video: Video, request: Request) -> Response:
     """A video as it was transcribed; where it is gone, or another now, an answer that says so."""
     kind = media_type(video.key)
     now = source.backend.find(video.key) if source.backend.covers(video) else None
@@ -54,19 +56,19 @@ def video_response(source: Source, video: Video, asked: str | None) -> Response:
     if link := source.backend.link(video, kind):
         return RedirectResponse(link, 302, {"Cache-Control": "no-store"})
     try:
-        return _ranged(source.open(video), kind, asked)
+        return _ranged(source.open(video), kind, request)
     except VideoError as error:
         return PlainTextResponse(str(error), 410)
 
 
-def audio_response(store: Store, video_id: str, asked: str | None) -> Response:
+def audio_response(store: Store, video_id: str, request: Request) -> Response:
     """The sound that was transcribed, at 16 kHz: any browser plays it."""
     key = layout.audio(video_id)
     if (found := store.head(key)) is None:
         return PlainTextResponse("there is no sound of this video", 404)
     if link := store.link(key):
         return RedirectResponse(link, 302, {"Cache-Control": "no-store"})
-    return _ranged(_Stored(store, key, found.size), "audio/flac", asked)
+    return _ranged(_Stored(store, key, found.size), "audio/flac", request)
 
 
 def media_type(key: str) -> str:
@@ -106,19 +108,20 @@ class _Stored(AbstractContextManager["_Stored"]):
         self._file.close()
 
 
-def _ranged(opened: AbstractContextManager[ByteSource], kind: str, asked: str | None) -> Response:
-    if not _RANGE.fullmatch(asked or ""):
-        asked = None  # units that nobody here knows are to be ignored, as are several ranges
+def _ranged(opened: AbstractContextManager[ByteSource], kind: str, request: Request) -> Response:
     with ExitStack() as stack:
         data = stack.enter_context(opened)
-        found = Range.of(asked, data.size)
-        if found is None:
+        asked = Range.of(request.headers.get("range"), data.size)
+        if asked and asked.first >= asked.end:
             return Response(status_code=416, headers={"Content-Range": f"bytes */{data.size}"})
-        headers = {"Accept-Ranges": "bytes", "Content-Length": str(found.end - found.first)}
+        given = asked or Range(0, data.size)
+        headers = {"Accept-Ranges": "bytes", "Content-Length": str(given.end - given.first)}
         if asked:
-            headers["Content-Range"] = f"bytes {found.first}-{found.end - 1}/{data.size}"
-        pieces = _pieces(data, found, stack.pop_all())
-        return StreamingResponse(pieces, 206 if asked else 200, headers, kind)
+            headers["Content-Range"] = f"bytes {given.first}-{given.end - 1}/{data.size}"
+        status = 206 if asked else 200
+        if request.method == "HEAD":
+            return Response(None, status, headers, kind)
+        return StreamingResponse(_pieces(data, given, stack.pop_all()), status, headers, kind)
 
 
 def _pieces(data: ByteSource, found: Range, stack: ExitStack) -> Iterator[bytes]:

@@ -1,8 +1,8 @@
 """The pages, each from its address alone, so that any of them can be shared."""
 
 import getpass
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -26,15 +26,17 @@ from resources.settings import Settings
 from resources.source import Source
 from resources.store import Store
 from resources.verdicts import Verdict, judge, verdicts_of
-from speech.comparing import Place, Stretch, said_at, stretches
+from speech.comparing import Place, Stretch, judged_among, language_of, stretches
 from speech.errors import QueryError
 from speech.formats import Format
 from speech.normalizing import TimedWord, normalized
-from speech.types import Seconds
+from speech.types import Seconds, Segment, Transcript, Word
 from speech.watchdog import watchdog
 
 HITS = 50  # on a page
 LONGEST = 200  # characters of what is searched
+PLACES = 100  # on a page
+ALIGNED = 8  # comparisons whose alignment is kept: that of a day takes seconds
 SAID = 2000  # characters of a verdict
 DOUBTFUL = 0.5
 """A word of a lower probability looks it."""
@@ -58,6 +60,7 @@ class Pages:
     def __init__(self, settings: Settings, cache: Path) -> None:
         self.settings, self._cache = settings, cache
         self.store, self.source = Store(url=settings.store_url), Source.of(settings)
+        self._aligned: dict[tuple[Any, ...], list[Stretch]] = {}
         self._environment = Environment(
             loader=FileSystemLoader(Path(__file__).with_name("templates")),
             autoescape=True,
@@ -68,8 +71,18 @@ class Pages:
         self._environment.filters |= {"clock": clock, "query": query, "number": number}
         self._environment.globals["doubtful"] = DOUBTFUL
 
-    def _words(self) -> AbstractContextManager[duckdb.DuckDBPyConnection]:
-        return snapshot.read(self.store, self._cache)
+    @contextmanager
+    def _words(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Raises QueryError for what takes too long, or too much memory."""
+        with snapshot.read(self.store, self._cache) as words, watchdog(PATIENCE_S, words.interrupt):
+            try:
+                yield words
+            except duckdb.InterruptException as error:
+                raise QueryError(
+                    f"that took longer than {PATIENCE_S:g} s: ask for a rarer word, or in fewer videos"
+                ) from error
+            except duckdb.OutOfMemoryException as error:
+                raise QueryError("that takes more memory than there is: ask for a rarer word") from error
 
     def _page(self, template: str, status: int = 200, **known: Any) -> HTMLResponse:
         return HTMLResponse(self._environment.get_template(template).render(known), status)
@@ -80,20 +93,16 @@ class Pages:
         phrase = asked.get("q", "").strip()[:LONGEST]
         filters, offset, problem = _filters(asked), _offset(asked), ""
         found, videos = None, list[dict[str, Any]]()
-        with self._words() as words:
-            languages, models = languages_and_models(words)
-            with watchdog(PATIENCE_S, words.interrupt):
-                try:
-                    if phrase:
-                        found = search(words, phrase, HITS, filters, offset)
-                    else:
-                        videos = asking.videos(words, filters.video, filters.language)
-                except QueryError as error:
-                    problem = str(error)
-                except duckdb.InterruptException:
-                    problem = (
-                        f"that took longer than {PATIENCE_S:g} s: ask for a rarer word, or in fewer videos"
-                    )
+        languages, models = list[str](), list[str]()
+        try:
+            with self._words() as words:
+                languages, models = languages_and_models(words)
+                if phrase:
+                    found = search(words, phrase, HITS, filters, offset)
+                else:
+                    videos = asking.videos(words, filters.video, filters.language)
+        except QueryError as error:
+            problem = str(error)
         kept = {name: value for name, value in {"q": phrase, **asdict(filters)}.items() if value is not None}
         return self._page(
             "search.html.jinja",
@@ -116,6 +125,7 @@ class Pages:
         video_id, at_s = request.path_params["video_id"], _seconds(request.query_params.get("t"))
         with self._words() as words:
             row = _there(asking.video(words, video_id))
+            is_current = asking.is_current(words, row)
             heard = asking.heard(words, video_id)
             wanted = request.query_params.get("model")
             chosen = next((one for one in heard if one.model_version == wanted), heard[0] if heard else None)
@@ -126,6 +136,7 @@ class Pages:
         return self._page(
             "video.html.jinja",
             video=row,
+            is_current=is_current,
             heard=heard,
             chosen=chosen,
             other=other,
@@ -133,11 +144,10 @@ class Pages:
             before=before,
             after=after,
             at_s=at_s,
-            phrase=request.query_params.get("q", ""),
         )
 
     def compare(self, request: Request) -> Response:
-        """What two model versions heard in a video, side by side."""
+        """What two model versions heard in a video, side by side; so many places on a page."""
         video_id, asked = request.path_params["video_id"], request.query_params
         with self._words() as words:
             row = _there(asking.video(words, video_id))
@@ -146,37 +156,45 @@ class Pages:
             a = asked.get("a") or (names[0] if names else "")
             b = asked.get("b") or next((name for name in names if name != a), "")
             pair = Pair(a, b)
-            found = self._stretches(words, row, pair, names)
-        judged = {(v.place(pair), v.said): v for v in verdicts_of(self.store, pair, row["batch"], video_id)}
+            found = self._stretches(words, row, pair, heard)
+        kept = verdicts_of(self.store, pair, row["batch"], video_id)
+        judged = judged_among(found, [(verdict.place(pair), verdict) for verdict in kept])
+        numbers = [number for number, one in enumerate(found) if not one.is_same]
+        first = min(_offset(asked), max(0, len(numbers) - 1))
+        here = numbers[first : first + PLACES]
+        # With the words before the first place, and those after the last.
+        shown = range(max(0, here[0] - 1), here[-1] + 2) if here else range(len(found))
         return self._page(
             "compare.html.jinja",
             video=row,
             heard=heard,
             pair=pair,
-            stretches=[(one, _verdict(one.place, judged)) for one in found],
-            places=sum(not one.is_same for one in found),
+            stretches=[(found[n], judged.get(n)) for n in shown if n < len(found)],
+            places=len(numbers),
+            judged=len(judged),
+            first=first,
+            step=PLACES,
         )
 
     def _stretches(
-        self, words: duckdb.DuckDBPyConnection, row: Mapping[str, Any], pair: Pair, names: list[str]
+        self,
+        words: duckdb.DuckDBPyConnection,
+        row: Mapping[str, Any],
+        pair: Pair,
+        heard: Sequence[asking.Heard],
     ) -> list[Stretch]:
-        """Where the two agree and where not, as the comparison sees it."""
-        if pair.a == pair.b or not {pair.a, pair.b} <= set(names):
+        """Where the two agree and where not, as the comparison sees it; of the last few videos, kept."""
+        of = {one.model_version: one for one in heard}
+        if pair.a == pair.b or not {pair.a, pair.b} <= of.keys():
             raise HTTPException(404, f"not both of {pair.a or '?'} and {pair.b or '?'} have heard this video")
-        heard = asking.heard(words, row["video_id"])
-        language = row["language_hint"] or next((one.language for one in heard if one.language), "en")
-        a, b = (
-            normalized(
-                [
-                    TimedWord(word.text, word.start_s, word.end_s, word.probability)
-                    for segment in read_transcript(words, row["video_id"], name, language, 0.0).segments
-                    for word in segment.words
-                ],
-                language,
-            )
-            for name in pair
-        )
-        return stretches(a, b, pair.is_turned)
+        language = language_of(row["language_hint"], (of[name].language for name in sorted(pair)))
+        key = (row["video_id"], language, *((name, of[name].model_fingerprint) for name in pair))
+        if key not in self._aligned:
+            a, b = (normalized(_timed(words, row["video_id"], name), language) for name in pair)
+            while len(self._aligned) >= ALIGNED:
+                self._aligned.pop(next(iter(self._aligned)), None)
+            self._aligned[key] = stretches(a, b, pair.is_turned)
+        return self._aligned[key]
 
     async def verdict(self, request: Request) -> Response:
         """Keep who is right at a place, and go back there."""
@@ -187,10 +205,9 @@ class Pages:
         pair = Pair(form.get("a", ""), form.get("b", ""))
         with self._words() as words:
             row = _there(asking.video(words, video_id))
-            names = [one.model_version for one in asking.heard(words, video_id)]
-            found = self._stretches(words, row, pair, names)
+            found = self._stretches(words, row, pair, asking.heard(words, video_id))
         place = Place(_seconds(form.get("start_s")), form.get("heard_a", ""), form.get("heard_b", ""))
-        if not any(not one.is_same and one.place.is_at(place) for one in found):
+        if not judged_among(found, [(place, "")]):
             raise HTTPException(409, "the two do not differ there any more: load the page again")
         right = form.get("right")
         said = {"a": place.a, "b": place.b, "neither": form.get("said", "").strip()}.get(right or "")
@@ -199,7 +216,7 @@ class Pages:
         heard = {pair.a: place.a, pair.b: place.b}
         kept = Verdict(video_id=video_id, start_s=place.start_s, heard=heard, said=said, who=_who())
         judge(self.store, row["batch"], kept)
-        back = urlencode({"a": pair.a, "b": pair.b, "judged": f"{place.start_s:.2f}"})
+        back = urlencode({"a": pair.a, "b": pair.b, "from": form.get("from", "0")})
         return RedirectResponse(f"/compare/{video_id}?{back}#at-{place.start_s:.2f}", 303)
 
     def status(self, _: Request) -> Response:
@@ -210,23 +227,42 @@ class Pages:
 
     def media(self, request: Request) -> Response:
         """The video's own bytes."""
-        with self._words() as words:
-            row = _there(asking.video(words, request.path_params["video_id"]))
-        return video_response(self.source, asking.as_video(row), request.headers.get("range"))
+        return video_response(self.source, asking.as_video(self._row(request)), request)
 
     def audio(self, request: Request) -> Response:
         """The sound that was transcribed."""
+        return audio_response(self.store, self._row(request)["video_id"], request)
+
+    def _row(self, request: Request) -> dict[str, Any]:
         with self._words() as words:
-            row = _there(asking.video(words, request.path_params["video_id"]))
-        return audio_response(self.store, row["video_id"], request.headers.get("range"))
+            row: dict[str, Any] = _there(asking.video(words, request.path_params["video_id"]))
+        return row
 
     def captions(self, request: Request) -> Response:
-        """WebVTT of one model version."""
+        """WebVTT of the words on one page of a transcript: to cut those of a day takes a minute."""
         video_id, model = request.path_params["video_id"], request.path_params["model"]
+        at_s = _seconds(request.query_params.get("t"))
         with self._words() as words:
             heard = {one.model_version: one for one in asking.heard(words, video_id)}
             one = _there(heard.get(model))
-            found = read_transcript(words, video_id, model, one.language or "", one.duration_s or 0.0)
+            page, _, after_s = asking.transcript(words, video_id, model, at_s)
+        segments = (
+            Segment(
+                tuple(
+                    Word(
+                        w["word"],
+                        w["start_s"],
+                        w["end_s"],
+                        w["probability"],
+                        w["timing_source"],
+                        w["channel"],
+                    )
+                    for w in segment
+                )
+            )
+            for segment in page
+        )
+        found = Transcript(one.language or "", after_s or one.duration_s or 0.0, tuple(segments))
         return Response(Format.VTT.write(found, ""), media_type="text/vtt")
 
     def problem(self, status: int, what: str) -> HTMLResponse:
@@ -234,9 +270,12 @@ class Pages:
         return self._page("problem.html.jinja", status, what=what)
 
 
-def _verdict(place: Place, judged: Mapping[tuple[Place, str], Verdict]) -> Verdict | None:
-    said = said_at(place, list(judged))
-    return next((v for (at, text), v in judged.items() if text == said and at.is_at(place)), None)
+def _timed(words: duckdb.DuckDBPyConnection, video_id: str, model: str) -> list[TimedWord]:
+    return [
+        TimedWord(word.text, word.start_s, word.end_s, word.probability)
+        for segment in read_transcript(words, video_id, model, "", 0.0).segments
+        for word in segment.words
+    ]
 
 
 async def _in_a_thread(work: Any, *arguments: Any) -> Response:
@@ -293,10 +332,11 @@ def bars(found: Found) -> list[Bar]:
     if not counts:
         return []
     whens, when, last = list[datetime](), min(counts), max(counts)
-    while when <= last and len(whens) <= _BARS:
-        whens.append(when)
-        step = _STEPS.get(found.step)
-        when = when + step if step else (when.replace(day=1) + timedelta(days=32)).replace(day=1)
+    with suppress(OverflowError):  # some files say that they are of the year 9999
+        while when <= last and len(whens) <= _BARS:
+            whens.append(when)
+            step = _STEPS.get(found.step)
+            when = when + step if step else (when.replace(day=1) + timedelta(days=32)).replace(day=1)
     whens = whens if len(whens) <= _BARS else list(counts)
     most, form = max(counts.values()), {"hour": "%Y-%m-%d %H:00", "day": "%Y-%m-%d"}.get(found.step, "%Y-%m")
     return [Bar(when.strftime(form), counts.get(when, 0), 100 * counts.get(when, 0) / most) for when in whens]

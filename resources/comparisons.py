@@ -19,7 +19,7 @@ from resources.published import JsonObject
 from resources.store import Store
 from speech.errors import StoreError
 
-COMPARISON_VERSION = 1
+COMPARISON_VERSION = 2
 """Raise it when our own code compares otherwise."""
 
 _METADATA_KEY = b"asr"
@@ -68,7 +68,7 @@ class Pair(NamedTuple):
 
     @property
     def is_turned(self) -> bool:
-        """Whether B's name comes first: verdicts are kept by names in their order, whoever is champion."""
+        """Whether B's name comes first: by it language and verdicts are chosen, whoever is champion."""
         return self.b < self.a
 
 

@@ -1,6 +1,5 @@
 """Find a phrase in the words of the published copy."""
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
@@ -71,7 +70,7 @@ WITH asked AS (
     {sure}
 )
 """
-_OF_ANY_MODEL = "(FROM transcripts SEMI JOIN transcripts_current USING (video_id))"
+_OF_ANY_MODEL = "(FROM transcripts SEMI JOIN videos_current USING (video_id))"
 _ANY = "FROM said"
 _SURE = """
     SELECT transcript_id, first
@@ -145,12 +144,13 @@ def search(
     return Found(count, [Hit(*row) for row in hits], step, [(when, n) for _, when, n in times])
 
 
-def languages_and_models(connection: duckdb.DuckDBPyConnection) -> tuple[Sequence[str], Sequence[str]]:
+def languages_and_models(connection: duckdb.DuckDBPyConnection) -> tuple[list[str], list[str]]:
     """What there is to choose from."""
-    return tuple(
-        [name for (name,) in connection.execute(sql).fetchall()]
-        for sql in (
-            "SELECT DISTINCT language FROM transcripts WHERE language IS NOT NULL ORDER BY ALL",
-            "SELECT DISTINCT model_version FROM transcripts WHERE status <> 'left' ORDER BY ALL",
+    languages, models = (
+        [name for (name,) in connection.execute(f"SELECT DISTINCT {what} ORDER BY ALL").fetchall()]
+        for what in (
+            "language FROM transcripts WHERE language IS NOT NULL",
+            "model_version FROM transcripts WHERE status <> 'left'",
         )
-    )  # type: ignore[return-value]
+    )
+    return languages, models

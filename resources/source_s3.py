@@ -108,13 +108,13 @@ class S3Bucket:
 
     def link(self, video: Video, content_type: str) -> str | None:
         """A presigned URL; it gives whatever version is there."""
-        return str(
-            self._client.generate_presigned_url(
-                "get_object",
-                Params={"Bucket": self._bucket, "Key": video.key, "ResponseContentType": content_type},
-                ExpiresIn=LINK_S,
-            )
-        )
+        asked = {"Bucket": self._bucket, "Key": video.key, "ResponseContentType": content_type}
+        try:
+            return str(self._client.generate_presigned_url("get_object", asked, LINK_S))
+        except BotoCoreError as error:
+            raise SourceUnavailable(
+                f"{self.name}: no link to a video can be signed: {_code(error)}; check the credentials"
+            ) from None
 
     @contextmanager
     def open(self, video: Video) -> Iterator[ByteSource]:

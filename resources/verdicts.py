@@ -11,6 +11,7 @@ from pydantic import Field
 from resources import layout
 from resources.comparisons import Pair
 from resources.published import JsonObject
+from resources.source import ask_each
 from resources.store import Store, StoredObject
 from speech.comparing import Place
 from speech.types import Seconds
@@ -47,7 +48,7 @@ def verdicts_of(store: Store, pair: Pair, batch: str, video_id: str | None = Non
     """Those on a batch, or on one of its videos; the newest first."""
     folder = _folder(pair, batch)
     folder = layout.verdicts_on(folder, video_id) if video_id else folder
-    found = (Verdict.read(store, key.key) for key in store.list(folder))
+    found = ask_each(lambda there: Verdict.read(store, there.key), list(store.list(folder)))
     return sorted((verdict for verdict in found if verdict), key=lambda v: v.judged_at, reverse=True)
 
 

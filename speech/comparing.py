@@ -3,10 +3,10 @@
 What is said is known from a reference, or from somebody who listened to the places where the two differ.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Literal, NamedTuple, Self, TypeAlias
+from typing import Literal, NamedTuple, Self, TypeAlias, TypeVar
 
 from speech.evidence import Calibration
 from speech.normalizing import TimedWord, normalized
@@ -14,6 +14,7 @@ from speech.scoring import Pair, Score, aligned
 from speech.types import Seconds
 
 Right: TypeAlias = Literal["a", "b", "neither"]
+V = TypeVar("V")
 MOVED_S: Seconds = 0.5
 """A place that is farther from where somebody listened is another one."""
 
@@ -54,10 +55,6 @@ class Place(NamedTuple):
     start_s: Seconds
     a: str
     b: str
-
-    def is_at(self, other: "Place") -> bool:
-        """Whether it is the same one, though times may have moved a little since."""
-        return (self.a, self.b) == (other.a, other.b) and abs(self.start_s - other.start_s) < MOVED_S
 
 
 class Stretch(NamedTuple):
@@ -140,25 +137,51 @@ def _by_ear(
     found: Sequence[Stretch], verdicts: Verdicts, language: str
 ) -> tuple[list[Pair], list[Pair], bool]:
     """What is known to be said beside what each heard there, and whether that is all of it."""
-    to_a, to_b = list[Pair](), list[Pair]()
+    to_a, to_b, judged = list[Pair](), list[Pair](), judged_among(found, verdicts)
     are_all = bool(verdicts)
-    for stretch in found:
+    for number, stretch in enumerate(found):
         if stretch.is_same:
             # Without times: theirs are not the truth about their own.
             for to, words in ((to_a, stretch.a), (to_b, stretch.b)):
                 to += [Pair(TimedWord(word.word), word) for word in words]
-        elif (said := said_at(stretch.place, verdicts)) is None:
+        elif (said := judged.get(number)) is None:
             are_all = False
         else:
-            truth = normalized([TimedWord(word) for word in said.split()], language)
+            truth = _truth(stretch, said, language)
             to_a += aligned(truth, stretch.a)
             to_b += aligned(truth, stretch.b)
     return to_a, to_b, are_all
 
 
-def said_at(place: Place, verdicts: Verdicts) -> str | None:
-    """What is said at a place; None where nobody has listened."""
-    return next((said for judged, said in verdicts if judged.is_at(place)), None)
+def _truth(stretch: Stretch, said: str, language: str) -> list[TimedWord]:
+    """What one of them heard stands there as it is compared; again normalised, "02" would become "2"."""
+    for side, text in ((stretch.a, stretch.place.a), (stretch.b, stretch.place.b)):
+        if said == text:
+            return [TimedWord(word.word) for word in side]
+    return normalized([TimedWord(word) for word in said.split()], language)
+
+
+def judged_among(found: Sequence[Stretch], verdicts: Iterable[tuple[Place, V]]) -> dict[int, V]:
+    """Verdicts by the number of the stretch that each is about; of several about one, the first.
+
+    A verdict is about the nearest of stretches with its words, for stutterers say the same at once again.
+    """
+    of_words = dict[tuple[str, str], list[int]]()
+    for number, stretch in enumerate(found):
+        if not stretch.is_same:
+            of_words.setdefault((stretch.place.a, stretch.place.b), []).append(number)
+    judged = dict[int, V]()
+    for place, verdict in verdicts:
+        near = [(abs(found[n].start_s - place.start_s), n) for n in of_words.get((place.a, place.b), ())]
+        off_s, number = min(near, default=(MOVED_S, -1))
+        if off_s < MOVED_S:
+            judged.setdefault(number, verdict)
+    return judged
+
+
+def language_of(hint: str | None, heard: Iterable[str | None]) -> str:
+    """In which two transcripts are compared: what is known of the video, else the first that was heard."""
+    return hint or next((language for language in heard if language), "en")
 
 
 def _against(pairs: Sequence[Pair]) -> Against:

@@ -2,10 +2,12 @@
 "use strict";
 
 const player = document.getElementById("player");
-const words = [...document.querySelectorAll(".w")];
+// By time: the two sides of stereo stand one after the other, and speak at once.
+const words = [...document.querySelectorAll(".w")].sort((a, b) => a.dataset.s - b.dataset.s);
 const starts = words.map((word) => Number(word.dataset.s));
 let now = null; // the word that is marked
 let until = null; // where what is heard again ends
+let frame = 0;
 
 // The last word that has begun by then, if it has not ended long ago.
 function wordAt(seconds) {
@@ -16,6 +18,8 @@ function wordAt(seconds) {
     if (starts[middle] <= seconds + 0.01) low = middle + 1;
     else high = middle;
   }
+  // Of several that begin at once, the one that is marked already.
+  if (now && starts[low - 1] === Number(now.dataset.s)) return now;
   const word = words[low - 1];
   return word && seconds < Number(word.dataset.e) + 1 ? word : null;
 }
@@ -38,7 +42,8 @@ function follow() {
     until = null;
   }
   mark(wordAt(player.currentTime));
-  if (!player.paused) requestAnimationFrame(follow);
+  cancelAnimationFrame(frame);
+  if (!player.paused) frame = requestAnimationFrame(follow);
 }
 
 function play(seconds, end = null) {
@@ -49,13 +54,15 @@ function play(seconds, end = null) {
 }
 
 function step(by, among) {
-  const all = words.filter(among);
-  const at = now ? Number(now.dataset.s) : player.currentTime;
-  const next = by > 0 ? all.find((word) => Number(word.dataset.s) > at) : all.findLast((word) => Number(word.dataset.s) < at);
+  // From the marked word, or from where it would stand.
+  let at = now ? words.indexOf(now) : starts.findLastIndex((start) => start <= player.currentTime) + (by < 0);
+  do at += by;
+  while (words[at] && !among(words[at]));
+  const next = words[at];
   if (!next) return;
   until = null;
-  player.currentTime = Number(next.dataset.s);
   mark(next);
+  player.currentTime = Number(next.dataset.s);
 }
 
 // Places where two models differ, one after the other.
@@ -74,7 +81,7 @@ if (player) {
     const field = document.getElementById("now");
     if (field) field.value = player.currentTime.toFixed(2);
   });
-  player.lastElementChild.parentElement.querySelector("source:last-of-type").addEventListener("error", () => {
+  player.querySelector("source:last-of-type").addEventListener("error", () => {
     document.getElementById("unplayable").hidden = false;
   });
   const at = Number(player.dataset.at || 0);
@@ -93,14 +100,13 @@ document.addEventListener("click", (event) => {
   if (button) play(Math.max(0, Number(button.dataset.from) - 0.7), Number(button.dataset.to) + 0.7);
 });
 
-document.addEventListener("change", (event) => {
-  if (event.target.matches(".submits")) event.target.form.submit();
-});
-
 // An address to share says what was asked, and nothing else.
 document.addEventListener("submit", (event) => {
   if (event.target.method !== "get") return;
   for (const field of event.target.elements) if (field.name && !field.value) field.disabled = true;
+});
+addEventListener("pageshow", () => {
+  for (const field of document.querySelectorAll(":disabled")) field.disabled = false;
 });
 
 document.addEventListener("keydown", (event) => {

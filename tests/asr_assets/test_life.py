@@ -13,6 +13,7 @@ from resources.ingest_log import IngestLog
 from resources.retries import TRIES, Pending, all_pending
 from resources.source import Source
 from resources.store import Store
+from resources.verdicts import Verdict, judge
 from tests.conftest import SAMPLES, Platform
 
 SECRET = "delayed_audio.mp4"
@@ -138,7 +139,13 @@ def test_nothing_is_left_of_an_erased_video(platform: Platform, monkeypatch: pyt
         f"AND any_value(video_key) = '{SECRET}' ORDER BY length(word) DESC LIMIT 1"
     )
     kept = platform.sql("SELECT * FROM words_current WHERE video_key = 'school.mp4' ORDER BY word_index")
-    canaries = (word, "delayed_audio", "canary in the reference")
+    ((video_id, batch),) = [
+        row.split(",")
+        for row in platform.sql(f"SELECT video_id, batch FROM videos WHERE video_key = '{SECRET}'")
+    ]
+    said = {"said": "canary in a verdict", "heard": {"a": "x", "b": "y"}, "start_s": 1.0, "who": "somebody"}
+    judge(store_of(platform), batch, Verdict.model_validate({"video_id": video_id, **said}))
+    canaries = (word, "delayed_audio", "canary in the reference", "canary in a verdict")
     assert all(canary in everything_in(platform.root / "data") for canary in canaries)
     assert platform.asr("erase", "--yes", "nobody.mp4").returncode == 1
     platform.must("erase", "--yes", SECRET)

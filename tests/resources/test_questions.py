@@ -10,7 +10,7 @@ import pytest
 from resources import loader, snapshot
 from resources.ingest_log import IngestLog
 from resources.observations import Video
-from resources.search import search
+from resources.search import Filters, search
 from resources.store import Store
 from resources.warehouse import Warehouse, contents
 from speech.errors import QueryError
@@ -202,3 +202,28 @@ def test_a_search_finds_the_same_wherever_its_words_are_posted(
     assert warehouse.contents() == before
     with snapshot.read(store, NOWHERE) as connection:
         assert contents(connection) == before
+
+
+@pytest.mark.parametrize(
+    ("phrase", "filters", "count"),
+    [
+        ("stop now", Filters(), 1),
+        ("stop now", Filters(model="challenger"), 24),
+        ("now stop", Filters(model="challenger", video="call"), 2),
+        ("fresh", Filters(video="old"), 1),
+        ("fresh", Filters(language="de"), 0),
+        ("w1 w2", Filters(at_least=0.3), 1),
+        ("w1 w2", Filters(at_least=0.31), 0),
+        ("hi", Filters(video="call.mp4"), 1),
+        ("hi", Filters(video="%"), 0),
+    ],
+)
+def test_where_to_look(
+    connection: duckdb.DuckDBPyConnection, phrase: str, filters: Filters, count: int
+) -> None:
+    found = search(connection, phrase, 50, filters)
+    assert (found.count, len(found.hits)) == (count, count)
+    assert sum(times for _, times in found.over_time) == count
+    if count > 1:
+        rest = search(connection, phrase, 50, filters, offset=1)
+        assert (rest.count, rest.hits) == (count, found.hits[1:])

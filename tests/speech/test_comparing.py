@@ -2,7 +2,7 @@
 
 import pytest
 
-from speech.comparing import compare
+from speech.comparing import Place, compare, judged_among, language_of, stretches
 from speech.evidence import Calibration, matched_pairs, wer_difference
 from speech.normalizing import TimedWord, normalized
 
@@ -137,3 +137,49 @@ def test_confidence_is_judged_by_what_came_true() -> None:
     assert oracle.cross_entropy == pytest.approx(1.0, abs=1e-3)
     assert Calibration().expected_error is None
     assert Calibration.of([(0.9, True)]).cross_entropy is None
+
+
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        ("the cat sat on a mat", "the hat sat on the mat now"),
+        ("call extension zero two now", "call extension two now"),
+        ("room zero one is free", "room one is free"),
+        ("agent double oh seven here", "agent seven here"),
+        ("it took 20 s", "it took a while"),
+    ],
+)
+@pytest.mark.parametrize("is_turned", [False, True])
+def test_whom_the_judge_believes_is_right(a: str, b: str, is_turned: bool) -> None:
+    """A's text as it is compared must not be normalised once more: "02" would become "2", and B's."""
+    found = stretches(normalized(timed(a), "en"), normalized(timed(b), "en"), is_turned)
+    places = [one.place for one in found if not one.is_same]
+    for side, errors in (("a", 0), ("b", 1)):
+        verdicts = [(place, getattr(place, side)) for place in places]
+        both = compare(timed(a), timed(b), None, "en", verdicts, is_turned)
+        assert both.a
+        assert both.b
+        assert (both.a.words.errors > 0, both.b.words.errors > 0) == (bool(errors), not errors)
+        assert {place.right for place in both.diff} == {side}
+        half = compare(timed(a), timed(b), None, "en", verdicts[:-1], is_turned)
+        assert half.a is None
+
+
+def test_a_verdict_is_about_the_nearest_place_with_its_words() -> None:
+    said = [TimedWord(word, start, start + 0.1) for word, start in (("so", 0.0), ("so", 0.5), ("so", 1.0))]
+    stutter = [TimedWord("ha", 0.2, 0.3), said[0], TimedWord("ha", 0.6, 0.7), said[1], said[2]]
+    found = stretches(normalized(stutter, "en"), normalized(said, "en"))
+    places = [one.place for one in found if not one.is_same]
+    assert len(places) == 2
+    assert list(judged_among(found, [(places[1], "x")]).values()) == ["x"]
+    assert compare(stutter, said, None, "en", [(places[1], "")]).a is None
+    assert compare(stutter, said, None, "en", [(places[1], ""), (places[0], "ha")]).a
+    moved = [(Place(place.start_s + 0.1, place.a, place.b), n) for n, place in enumerate(places)]
+    assert sorted(judged_among(found, moved).values()) == [0, 1]
+    assert judged_among(found, [(Place(9.0, places[0].a, places[0].b), "far")]) == {}
+
+
+def test_the_language_is_what_is_known_or_was_heard_first() -> None:
+    assert language_of("de", ["en"]) == "de"
+    assert language_of(None, [None, "fr", "en"]) == "fr"
+    assert language_of(None, []) == "en"
