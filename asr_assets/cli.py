@@ -1,6 +1,7 @@
 """The command line: ``asr``. Data on stdout, everything else on stderr, one sentence for an error."""
 
 import os
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -306,6 +307,8 @@ def explore(
 
 
 def _become_dagster(*arguments: str) -> None:
+    # Started in a shell's background it would ignore this, and so would all that it starts.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     dagster = str(Path(sys.executable).with_name("dagster"))
     os.execv(dagster, [dagster, *arguments])
 

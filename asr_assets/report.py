@@ -14,7 +14,7 @@ import duckdb
 
 from asr_assets import comparison_pictures as pictures
 from resources.snapshot import by_name
-from speech.comparing import WordDiff
+from speech.comparing import WordDiff, who_is_right
 from speech.errors import AsrError
 from speech.normalizing import TimedWord, normalized
 from speech.scoring import aligned
@@ -165,10 +165,11 @@ def _running_text(connection: duckdb.DuckDBPyConnection, video: dict[str, Any]) 
         for one, other in pairs:
             if (places := places + 1) > PLACES:
                 return parts
+            right = who_is_right(one, other, of) if video["reference"] else rights.get(places)
             truly = next((of[id(word)].said for word in (one, other) if word and of[id(word)].said), None)
             start_s = next(word.start_s for word in (one, other) if word)
             in_a, in_b, said_there = (word.word if word else None for word in (one, other, truly))
-            parts.append(Part(diff=WordDiff(in_a, in_b, start_s or 0.0, rights.get(places)), said=said_there))
+            parts.append(Part(diff=WordDiff(in_a, in_b, start_s or 0.0, right), said=said_there))
     return parts
 
 

@@ -41,8 +41,8 @@ _MODELS = """
 SELECT t.model_version, count(*) FILTER (t.status = 'ok') AS ok,
        count(*) FILTER (t.status = 'empty') AS empty, count(*) FILTER (t.status = 'failed') AS failed,
        sum(t.words)::BIGINT AS words, sum(t.duration_s) / 3600 AS hours,
-       t.model_version = any_value(c.model_version) AS is_champion
-FROM transcripts AS t SEMI JOIN videos_current USING (video_id) LEFT JOIN champion_current AS c ON true
+       t.model_version = (SELECT model_version FROM champion_current) AS is_champion
+FROM transcripts AS t SEMI JOIN videos_current USING (video_id)
 WHERE t.status <> 'left' GROUP BY t.model_version ORDER BY is_champion DESC, t.model_version
 """
 _FAILED = """

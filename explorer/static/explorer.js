@@ -100,6 +100,29 @@ document.addEventListener("click", (event) => {
   if (button) play(Math.max(0, Number(button.dataset.from) - 0.7), Number(button.dataset.to) + 0.7);
 });
 
+// As one types: what a pause of a quarter of a second finds, under the address that Enter would lead to.
+const results = document.getElementById("results");
+let typing = 0;
+let newest = 0;
+async function find(form) {
+  const asked = new URLSearchParams([...new FormData(form)].filter(([, value]) => value));
+  const number = ++newest;
+  const answer = await fetch(`/?${asked}`);
+  const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+  if (number !== newest) return; // a later question was asked
+  results.replaceChildren(...page.getElementById("results").childNodes);
+  history.replaceState(null, "", `/?${asked}`);
+  document.title = page.title;
+}
+if (results) {
+  const form = document.querySelector(".search");
+  form.addEventListener("input", () => {
+    clearTimeout(typing);
+    typing = setTimeout(find, 250, form);
+  });
+  form.addEventListener("submit", () => clearTimeout(typing));
+}
+
 // An address to share says what was asked, and nothing else.
 document.addEventListener("submit", (event) => {
   if (event.target.method !== "get") return;

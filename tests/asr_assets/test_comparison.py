@@ -137,7 +137,7 @@ def test_promoted_by_evidence_and_rolled_back(known: Platform) -> None:
     [
         ("videos = 9", "number of videos with a reference is 8, and has to be at least 9"),
         ("videos = 8\nslower = 0.0001", "time for an hour of audio is"),
-        ("videos = 8\nlater_ms = 50", None),
+        ("videos = 8\nlater_ms = 50\nslower = 100", None),  # how fast it is is the machine's affair
     ],
 )
 def test_the_gate_says_why_not(known: Platform, gate: str, reason: str | None) -> None:

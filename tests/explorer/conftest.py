@@ -30,6 +30,7 @@ HEARD: dict[str, tuple[str | None, str | None]] = {
     ),
     HOSTILE: (f"{HARM} is not a word", "is not a word"),
     "broken.mp4": (None, None),
+    "long.mp4": ("ho " * 1000, "ho " * 1000),
 }
 
 

@@ -68,6 +68,18 @@ def test_search_click_hear(read: Explored, page: "Page") -> None:
     plays_from(page, 7.0, 8.5)
 
 
+def test_as_one_types(read: Explored, page: "Page") -> None:
+    page.goto(read.url)
+    page.get_by_label("A word or a phrase").press_sequentially("libr")
+    page.get_by_text("Nobody says that").wait_for()
+    page.get_by_label("A word or a phrase").press_sequentially("ary", delay=20)
+    page.locator(".hits a").wait_for()
+    assert page.url == f"{read.url}/?q=library"
+    page.get_by_label("Words of").select_option("n")
+    wait_for(page, "location.search === '?q=library&model=n'")
+    assert "model=n" in str(page.locator(".hits a").get_attribute("href"))
+
+
 def test_keys_alone(read: Explored, page: "Page") -> None:
     page.goto(f"{read.url}/status")
     page.keyboard.press("/")
@@ -111,7 +123,7 @@ def test_compare_and_judge(published: Explored, page: "Page") -> None:
         page.keyboard.press("]")
         field = page.locator(".differ input[name=said]").nth(1)
         field.fill(HARM)
-        field.locator("xpath=following-sibling::button").click()
+        field.press("Enter")  # says neither, as the button beside it
         wait_for(page, "document.querySelectorAll('.judged').length === 2")
         assert page.title() == "m and n: talk.mp4"
         kept = verdicts_of(explored.store, Pair("m", "n"), explored.batch, explored.id("talk.mp4"))

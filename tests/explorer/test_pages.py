@@ -127,6 +127,8 @@ def test_captions(read: Explored) -> None:
 def test_what_failed(read: Explored) -> None:
     shown = get(read, "/status").text
     assert shown.count("<bdi>broken.mp4</bdi>") == 2
+    # Sums are right beyond what fits into eight bits.
+    assert "<td>1\N{NO-BREAK SPACE}016</td>" in shown
     assert f"/assets/transcripts/n?partition={read.batch}" in shown
 
 
