@@ -230,7 +230,8 @@ def rebuild() -> None:
     shown = table("table", "rows before", "rows now", "the same")
     with saying_when_interrupted(), Bars(err) as bars, bars.busy("loading all that was published"):
         for name, before, now in anew(Settings.from_env()):
-            shown.add_row(name, str(before and before.rows), str(now.rows), "yes" if now == before else "no")
+            was, same = (str(before.rows), "yes" if now == before else "no") if before else ("no file", "-")
+            shown.add_row(name, was, str(now.rows), same)
     out.print(shown)
 
 
@@ -255,7 +256,8 @@ def erase(
         erased = Runner(settings).erase(keys)
     for copy in READERS_CACHE.glob("*.duckdb"):
         copy.unlink()
-    err.print(f"{erased} videos are erased, and will not be taken in again")
+    versions = "1 version of a video is" if erased == 1 else f"{erased} versions of videos are"
+    err.print(f"{versions} erased, and will not be taken in again; a copy under another key would be")
 
 
 @app.command()
