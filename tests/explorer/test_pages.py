@@ -10,8 +10,10 @@ import pytest
 import requests
 
 from asr_assets.comparing import compare_batch, not_compared
+from explorer.pages import bars
 from resources.comparisons import Pair, publish
 from resources.observations import Video
+from resources.search import Found
 from resources.verdicts import verdicts_of
 from tests.conftest import Platform
 from tests.explorer.conftest import HARM, HOSTILE, Explored, exploring
@@ -44,6 +46,25 @@ def test_search(read: Explored, asked: str, count: int, shown: str) -> None:
     assert found.status_code == 200
     assert found.text.count('<li><a href="/video/') == count
     assert shown in found.text
+
+
+@pytest.mark.parametrize(
+    ("step", "over_time", "shown"),
+    [
+        ("hour", [], []),
+        ("hour", [("2026-01-01T23", 2), ("2026-01-02T01", 1)],
+         [("2026-01-01 23:00", 2, 100), ("2026-01-02 00:00", 0, 0), ("2026-01-02 01:00", 1, 50)]),
+        ("day", [("2024-02-28", 1), ("2024-03-01", 1)],
+         [("2024-02-28", 1, 100), ("2024-02-29", 0, 0), ("2024-03-01", 1, 100)]),
+        ("month", [("2025-12-01", 1), ("2026-01-01", 4)], [("2025-12", 1, 25), ("2026-01", 4, 100)]),
+        ("month", [("1970-01-01", 1), ("9999-12-01", 1)], [("1970-01", 1, 100), ("9999-12", 1, 100)]),
+        ("month", [("9999-12-01", 1)], [("9999-12", 1, 100)]),
+    ],
+)  # fmt: skip
+def test_the_histogram_has_its_gaps(step: str, over_time: Any, shown: Any) -> None:
+    times = [(datetime.fromisoformat(when).replace(tzinfo=UTC), count) for when, count in over_time]
+    found = Found(sum(count for _, count in times), [], step, times)
+    assert [(bar.when, bar.times, bar.height) for bar in bars(found)] == shown
 
 
 @pytest.mark.parametrize(
