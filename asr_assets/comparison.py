@@ -6,8 +6,8 @@ import duckdb
 from rich.table import Table
 
 from asr_assets.drawing import printable, table
+from resources import snapshot
 from resources.comparisons import Pair
-from resources.snapshot import by_name
 from speech.errors import NothingInCommon
 
 
@@ -46,11 +46,11 @@ def rows_of(connection: duckdb.DuckDBPyConnection, pair: Pair) -> list[dict[str,
 
     Raises :class:`~speech.errors.NothingInCommon` where there is no current video that both have heard.
     """
-    found = connection.execute(
+    rows = snapshot.rows(
+        connection,
         "FROM comparison WHERE model_a = ? AND model_b = ? ORDER BY condition <> 'all', condition, value",
         list(pair),
     )
-    rows = by_name(found)
     if not rows or rows[0]["condition"] != "all":  # none but twins
         raise NothingInCommon(
             f"no current video was heard by both {pair.a} and {pair.b} as they are now defined; asr run has "

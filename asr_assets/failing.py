@@ -28,15 +28,8 @@ def list_failures(connection: duckdb.DuckDBPyConnection, store: Store) -> Iterat
         for video_id in pending.video_ids
     }
     rows = connection.execute(
-        """
-        SELECT video_key, t.model_version, t.reason, coalesce(v.message, attempt.message, ''), video_id
-        FROM transcripts AS t
-        JOIN videos_current AS v USING (video_id)
-        LEFT JOIN (
-            SELECT video_id, model_version, arg_max(message, ended_at) AS message FROM attempts GROUP BY ALL
-        ) AS attempt USING (video_id, model_version)
-        WHERE t.status = 'failed' ORDER BY video_key, t.model_version
-        """
+        "SELECT video_key, model_version, reason, message, video_id FROM failures "
+        "ORDER BY video_key, model_version"
     ).fetchall()
     for key, model, reason, message, video_id in rows:
         never = "asr retry" if Reason(reason).may_pass else "no: it would end the same"

@@ -1,6 +1,5 @@
 """``asr promote`` and ``asr rollback``: another champion, by evidence, and back."""
 
-import getpass
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
@@ -145,11 +144,3 @@ def refuse(evidence: Evidence) -> AsrError:
         f"{evidence.challenger} stays a challenger of {evidence.champion}: {evidence.reasons}; "
         "the gate stands in models.toml, under [policy.gate]; --html FILE writes what it saw"
     )
-
-
-def who() -> str:
-    """Whoever asks, as this machine knows them."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # an account without a name, as in containers
-        return "unknown"

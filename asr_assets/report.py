@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import duckdb
 
 from asr_assets import comparison_pictures as pictures
-from resources.snapshot import by_name
+from resources import snapshot
 from speech.comparing import WordDiff, who_is_right
 from speech.errors import AsrError
 from speech.normalizing import TimedWord, normalized
@@ -83,11 +83,11 @@ def write_report(
     from jinja2 import Environment, StrictUndefined
 
     pair = {"a": a, "b": b}
-    rows = _rows(connection, "FROM comparison WHERE model_a = $a AND model_b = $b", pair)
+    rows = snapshot.rows(connection, "FROM comparison WHERE model_a = $a AND model_b = $b", pair)
     total = next((row for row in rows if row["condition"] == "all"), None)
     if total is None:
         raise AsrError(f"{a} and {b} have not been compared: run asr compare {a} {b}")
-    different = _rows(connection, _MOST_DIFFERENT, pair | {"n": videos})
+    different = snapshot.rows(connection, _MOST_DIFFERENT, pair | {"n": videos})
     page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     page.filters |= {"number": number, "clock": clock}
     return page.from_string(TEMPLATE.read_text("utf-8")).render(
@@ -131,10 +131,10 @@ def _figures(
 ) -> list[tuple[str, str]]:
     """``(what it shows, SVG)`` of what there is to draw."""
     sure: dict[str, dict[str, list[float]]] = {}
-    for row in _rows(connection, _SURE, pair):
+    for row in snapshot.rows(connection, _SURE, pair):
         for name in ("words", "probability", "right"):
             sure.setdefault(row["side"], {}).setdefault(name, []).append(row[name])
-    ms = {row["side"]: row["ms"] for row in _rows(connection, _STARTS, pair)}
+    ms = {row["side"]: row["ms"] for row in snapshot.rows(connection, _STARTS, pair)}
     starts = (ms.get("a", ()), ms.get("b", ())) if "a" in ms or "b" in ms else (ms.get("between", ()),)
     drawn = {
         "Differences of word error rates": pictures.differences(rows),
@@ -149,14 +149,14 @@ def _running_text(connection: duckdb.DuckDBPyConnection, video: dict[str, Any]) 
     """What both heard in a video as one text, up to the last place that is shown."""
     asked = {"video": video["video_id"]}
     heard_a, heard_b = (
-        [TimedWord(**word) for word in _rows(connection, _WORDS, asked | {"model": model})]
+        [TimedWord(**word) for word in snapshot.rows(connection, _WORDS, asked | {"model": model})]
         for model in (video["model_a"], video["model_b"])
     )
     said = [TimedWord(word) for word in (video["reference"] or "").split()]
     a, b, truth = (normalized(words, video["language"]) for words in (heard_a, heard_b, said))
     of = {id(pair.heard): pair for one in (a, b) for pair in aligned(truth, one) if pair.heard}
     pair = {"video": video["video_id"], "a": video["model_a"], "b": video["model_b"]}
-    rights = {row["place"]: row["is_right"] for row in _rows(connection, _RIGHT, pair)}
+    rights = {row["place"]: row["is_right"] for row in snapshot.rows(connection, _RIGHT, pair)}
     parts, places = list[Part](), 0
     for is_same, pairs in groupby(aligned(a, b), lambda pair: pair.is_hit):
         if is_same:
@@ -178,10 +178,6 @@ def _shortened(words: Sequence[str]) -> Iterable[Part]:
         return [Part(same=" ".join(words))]
     first, last = " ".join(words[:CONTEXT]), " ".join(words[-CONTEXT:])
     return [Part(same=first), Part(left_out=len(words) - 2 * CONTEXT), Part(same=last)]
-
-
-def _rows(connection: duckdb.DuckDBPyConnection, sql: str, asked: dict[str, Any]) -> list[dict[str, Any]]:
-    return by_name(connection.execute(sql, asked))
 
 
 def number(value: float | None, form: str = ",.0f", unit: str = "", scale: float = 1) -> str:

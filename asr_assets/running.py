@@ -29,7 +29,7 @@ from asr_assets.erasing import Traces, begin, remove, remove_comparisons, remove
 from asr_assets.extracted_audio import extracted_audio
 from asr_assets.launchers import TAG, Launcher, become
 from asr_assets.model_comparison import MODEL_COMPARISON, champion_and_others
-from asr_assets.promoting import Evidence, who
+from asr_assets.promoting import Evidence
 from asr_assets.raw_videos import raw_videos
 from asr_assets.transcripts import transcripts_key
 from asr_assets.word_timings import WORD_TIMINGS
@@ -40,7 +40,7 @@ from resources.ingest_log import IngestLog
 from resources.published import read_head
 from resources.retries import all_pending
 from resources.routing import Routing
-from resources.settings import HOME, Settings
+from resources.settings import HOME, Settings, who
 from resources.telemetry import push
 from sensors.batches import (
     BATCHES,

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import duckdb
 
 from asr_assets.comparing import MEASURED
+from resources import snapshot
 from resources.comparisons import Pair
-from resources.snapshot import by_name
 from speech.evidence import CONFIDENCE, Calibration, Difference, wer_difference
 from speech.normalizing import normalizer_version
 
@@ -50,7 +50,7 @@ def summarize(
         "max_values": MAX_VALUES,
         "measured": list(MEASURED),
     }
-    rows = by_name(connection.execute(_SUMMARY, about | asked))
+    rows = snapshot.rows(connection, _SUMMARY, about | asked)
     return [about | _rounded(_judged(row)) for row in rows if row["videos"]]
 
 

@@ -6,8 +6,10 @@ from typing import Any
 
 import duckdb
 
+from resources.heard import read_transcript
 from resources.observations import Video
-from resources.snapshot import by_name
+from resources.snapshot import rows
+from speech.types import Seconds, Transcript
 
 WORDS = 4000  # of a transcript on one page: half an hour of somebody who speaks fast
 FAILURES = 200
@@ -26,10 +28,10 @@ FROM transcripts AS t
 LEFT JOIN transcripts_current AS current USING (video_id, model_version)
 WHERE video_id = ? AND t.status IN ('ok', 'empty') ORDER BY is_current DESC, t.model_version
 """
-_WORDS = """
-SELECT segment_index, word_index, word, start_s, end_s, probability, channel, timing_source
-FROM words WHERE video_id = $video AND model_version = $model
-"""
+_PAGES = f"""
+SELECT start_s FROM words WHERE video_id = $video AND model_version = $model AND word_index % {WORDS} = 0
+ORDER BY word_index
+"""  # noqa: S608 all of it is ours
 _VIDEOS = """
 SELECT video_id, video_key, v.status, v.duration_s, modified_at, t.words, t.model_version
 FROM videos_current AS v LEFT JOIN transcripts_current AS t USING (video_id, video_key)
@@ -45,19 +47,7 @@ SELECT t.model_version, count(*) FILTER (t.status = 'ok') AS ok,
 FROM transcripts AS t SEMI JOIN videos_current USING (video_id)
 WHERE t.status <> 'left' GROUP BY t.model_version ORDER BY is_champion DESC, t.model_version
 """
-_FAILED = """
-WITH tried AS (
-    SELECT video_id, model_version, arg_max(message, ended_at) AS message,
-           arg_max(run_id, ended_at) AS run_id, max(ended_at) AS ended_at
-    FROM attempts GROUP BY ALL
-)
-SELECT video_id, video_key, t.model_version, t.batch, t.reason, run_id, ended_at,
-       coalesce(v.message, tried.message, '') AS message
-FROM transcripts AS t
-JOIN videos_current AS v USING (video_id)
-LEFT JOIN tried USING (video_id, model_version)
-WHERE t.status = 'failed' ORDER BY ended_at DESC NULLS LAST, video_key, t.model_version LIMIT $limit
-"""
+_FAILED = "FROM failures ORDER BY ended_at DESC NULLS LAST, video_key, model_version LIMIT $limit"
 _LOADED = "SELECT max(loaded_at) AS loaded_at FROM load_ledger"
 
 
@@ -70,13 +60,8 @@ class Heard:
     language: str | None
     status: str
     words: int
-    duration_s: float | None
+    duration_s: Seconds | None
     is_current: bool
-
-
-def rows(connection: duckdb.DuckDBPyConnection, sql: str, asked: Any = None) -> list[dict[str, Any]]:
-    """All rows of an answer, each by name of column."""
-    return by_name(connection.execute(sql, asked))
 
 
 def video(connection: duckdb.DuckDBPyConnection, video_id: str) -> dict[str, Any] | None:
@@ -108,28 +93,18 @@ def heard(connection: duckdb.DuckDBPyConnection, video_id: str) -> list[Heard]:
 
 
 def transcript(
-    connection: duckdb.DuckDBPyConnection, video_id: str, model: str, around_s: float
-) -> tuple[list[list[dict[str, Any]]], float | None, float | None]:
-    """The segments on the page with this time, and where the pages before and after it begin."""
-    asked = {"video": video_id, "model": model}
-    starts = connection.execute(
-        f"SELECT start_s FROM ({_WORDS}) WHERE word_index % {WORDS} = 0 ORDER BY word_index",  # noqa: S608
-        asked,
-    ).fetchall()
-    pages = [start for (start,) in starts]
+    connection: duckdb.DuckDBPyConnection, video_id: str, one: Heard, around_s: Seconds
+) -> tuple[Transcript, Seconds | None, Seconds | None]:
+    """The words on the page with this time, and where the pages before and after it begin."""
+    found = connection.execute(_PAGES, {"video": video_id, "model": one.model_version}).fetchall()
+    pages = [start for (start,) in found]
     page = max((n for n, start in enumerate(pages) if start <= around_s), default=0)
-    found = rows(
-        connection,
-        f"{_WORDS} AND word_index BETWEEN $first AND $last ORDER BY word_index",
-        asked | {"first": page * WORDS, "last": (page + 1) * WORDS - 1},
-    )
-    segments: list[list[dict[str, Any]]] = []
-    for word in found:
-        if not segments or segments[-1][0]["segment_index"] != word["segment_index"]:
-            segments.append([])
-        segments[-1].append(word)
     before = pages[page - 1] if page else None
-    return segments, before, pages[page + 1] if page + 1 < len(pages) else None
+    after = pages[page + 1] if page + 1 < len(pages) else None
+    ends_s = after or one.duration_s or 0.0
+    words = range(page * WORDS, (page + 1) * WORDS)
+    shown = read_transcript(connection, video_id, one.model_version, one.language or "", ends_s, words)
+    return shown, before, after
 
 
 def videos(

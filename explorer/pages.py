@@ -1,10 +1,8 @@
 """The pages, each from its address alone, so that any of them can be shared."""
 
-import getpass
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlencode
@@ -18,11 +16,12 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from explorer import asking
 from explorer.media import audio_response, video_response
+from explorer.writing import bars, clock, number, query
 from resources import snapshot
 from resources.comparisons import Pair
 from resources.heard import read_transcript
-from resources.search import Filters, Found, languages_and_models, search
-from resources.settings import Settings
+from resources.search import Filters, languages_and_models, search
+from resources.settings import Settings, who
 from resources.source import Source
 from resources.store import Store
 from resources.verdicts import Verdict, judge, verdicts_of
@@ -30,7 +29,7 @@ from speech.comparing import Place, Stretch, judged_among, language_of, stretche
 from speech.errors import QueryError
 from speech.formats import Format
 from speech.normalizing import TimedWord, normalized
-from speech.types import Seconds, Segment, Transcript, Word
+from speech.types import Seconds
 from speech.watchdog import watchdog
 
 HITS = 50  # on a page
@@ -41,17 +40,6 @@ SAID = 2000  # characters of a verdict
 DOUBTFUL = 0.5
 """A word of a lower probability looks it."""
 PATIENCE_S: Seconds = 30.0
-_STEPS = {"hour": timedelta(hours=1), "day": timedelta(days=1)}
-_BARS = 400
-
-
-@dataclass(frozen=True, slots=True)
-class Bar:
-    """Of the histogram: how often the phrase is said in videos from then on, to the next bar."""
-
-    when: str
-    times: int
-    height: float
 
 
 class Pages:
@@ -129,8 +117,8 @@ class Pages:
             heard = asking.heard(words, video_id)
             wanted = request.query_params.get("model")
             chosen = next((one for one in heard if one.model_version == wanted), heard[0] if heard else None)
-            segments, before, after = (
-                asking.transcript(words, video_id, chosen.model_version, at_s) if chosen else ([], None, None)
+            shown, before, after = (
+                asking.transcript(words, video_id, chosen, at_s) if chosen else (None, None, None)
             )
         other = asking.other_than(chosen.model_version, heard) if chosen else None
         return self._page(
@@ -140,7 +128,7 @@ class Pages:
             heard=heard,
             chosen=chosen,
             other=other,
-            segments=segments,
+            segments=shown.segments if shown else (),
             before=before,
             after=after,
             at_s=at_s,
@@ -199,7 +187,7 @@ class Pages:
     async def verdict(self, request: Request) -> Response:
         """Keep who is right at a place, and go back there."""
         form = await _form(request)
-        return await _in_a_thread(self._keep, request.path_params["video_id"], form)
+        return await run_in_threadpool(self._keep, request.path_params["video_id"], form)
 
     def _keep(self, video_id: str, form: dict[str, str]) -> Response:
         pair = Pair(form.get("a", ""), form.get("b", ""))
@@ -214,7 +202,7 @@ class Pages:
         if said is None or len(said) > SAID:
             raise HTTPException(400, f"a verdict is a, b or neither, with {SAID} characters at most")
         heard = {pair.a: place.a, pair.b: place.b}
-        kept = Verdict(video_id=video_id, start_s=place.start_s, heard=heard, said=said, who=_who())
+        kept = Verdict(video_id=video_id, start_s=place.start_s, heard=heard, said=said, who=who())
         judge(self.store, row["batch"], kept)
         back = urlencode({"a": pair.a, "b": pair.b, "from": form.get("from", "0")})
         return RedirectResponse(f"/compare/{video_id}?{back}#at-{place.start_s:.2f}", 303)
@@ -245,24 +233,7 @@ class Pages:
         with self._words() as words:
             heard = {one.model_version: one for one in asking.heard(words, video_id)}
             one = _there(heard.get(model))
-            page, _, after_s = asking.transcript(words, video_id, model, at_s)
-        segments = (
-            Segment(
-                tuple(
-                    Word(
-                        w["word"],
-                        w["start_s"],
-                        w["end_s"],
-                        w["probability"],
-                        w["timing_source"],
-                        w["channel"],
-                    )
-                    for w in segment
-                )
-            )
-            for segment in page
-        )
-        found = Transcript(one.language or "", after_s or one.duration_s or 0.0, tuple(segments))
+            found, _, _ = asking.transcript(words, video_id, one, at_s)
         return Response(Format.VTT.write(found, ""), media_type="text/vtt")
 
     def problem(self, status: int, what: str) -> HTMLResponse:
@@ -276,11 +247,6 @@ def _timed(words: duckdb.DuckDBPyConnection, video_id: str, model: str) -> list[
         for segment in read_transcript(words, video_id, model, "", 0.0).segments
         for word in segment.words
     ]
-
-
-async def _in_a_thread(work: Any, *arguments: Any) -> Response:
-    answer: Response = await run_in_threadpool(work, *arguments)
-    return answer
 
 
 async def _form(request: Request) -> dict[str, str]:
@@ -301,13 +267,6 @@ def _there(found: Any) -> Any:
     return found
 
 
-def _who() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # an account without a name, as in containers
-        return "unknown"
-
-
 def _filters(asked: Mapping[str, str]) -> Filters:
     given = {name: asked.get(name, "").strip() or None for name in ("video", "language", "model")}
     at_least = _seconds(asked.get("at_least"))
@@ -324,42 +283,3 @@ def _seconds(text: str | None) -> Seconds:
 
 def _offset(asked: Mapping[str, str]) -> int:
     return int(_seconds(asked.get("from")))
-
-
-def bars(found: Found) -> list[Bar]:
-    """The histogram, empty bars and all; of more than fit, those that are not empty."""
-    counts = dict(found.over_time)
-    if not counts:
-        return []
-    whens, when, last = list[datetime](), min(counts), max(counts)
-    with suppress(OverflowError):  # some files say that they are of the year 9999
-        while when <= last and len(whens) <= _BARS:
-            whens.append(when)
-            step = _STEPS.get(found.step)
-            when = when + step if step else (when.replace(day=1) + timedelta(days=32)).replace(day=1)
-    whens = whens if len(whens) <= _BARS else list(counts)
-    most, form = max(counts.values()), {"hour": "%Y-%m-%d %H:00", "day": "%Y-%m-%d"}.get(found.step, "%Y-%m")
-    return [Bar(when.strftime(form), counts.get(when, 0), 100 * counts.get(when, 0) / most) for when in whens]
-
-
-def clock(seconds: Seconds | None) -> str:
-    """A time in a video, as a player shows it.
-
-    >>> clock(3671.2)
-    '1:01:11'
-    """
-    if seconds is None:
-        return ""
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def number(value: float | None, form: str = ",.0f") -> str:
-    """With spaces between thousands; a dash where there is none."""
-    return "\N{EN DASH}" if value is None else f"{value:{form}}".replace(",", "\N{NO-BREAK SPACE}")
-
-
-def query(known: Mapping[str, Any], **more: Any) -> str:
-    """The part of an address after the question mark."""
-    return urlencode({name: value for name, value in {**known, **more}.items() if value not in (None, "")})

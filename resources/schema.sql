@@ -288,6 +288,19 @@ FROM transcripts_current
 JOIN champions USING (model_version)
 WHERE number = (SELECT max(number) FROM champions) AND model_fingerprint <> fingerprint;
 
+-- Which current videos failed under which model version, and in which run last.
+CREATE OR REPLACE VIEW failures AS
+SELECT video_id, video_key, t.model_version, t.batch, t.reason, coalesce(v.message, tried.message, '') AS message,
+       run_id, ended_at
+FROM transcripts AS t
+JOIN videos_current AS v USING (video_id)
+LEFT JOIN (
+    SELECT video_id, model_version, arg_max(message, ended_at) AS message, arg_max(run_id, ended_at) AS run_id,
+           max(ended_at) AS ended_at
+    FROM attempts GROUP BY ALL
+) AS tried USING (video_id, model_version)
+WHERE t.status = 'failed';
+
 -- A comparison's videos under each of their conditions, by the definitions that comparison is about: WER by codec is
 -- a GROUP BY. As there, twins are under what was done to them alone.
 CREATE OR REPLACE VIEW comparison_by_condition AS

@@ -33,11 +33,15 @@ class Hit:
     start_s: Seconds
     end_s: Seconds
     probability: float
-    context: str
     video_id: str
     before: str
     said: str
     after: str
+
+    @property
+    def context(self) -> str:
+        """The phrase and what is said around it."""
+        return " ".join(filter(None, (self.before, self.said, self.after)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +101,7 @@ _HITS = """
 SELECT video_key, min(start_s) FILTER (word_index BETWEEN first AND last) AS start_s,
        max(end_s) FILTER (word_index BETWEEN first AND last) AS end_s,
        min(probability) FILTER (word_index BETWEEN first AND last) AS probability,
-       string_agg(word, ' ' ORDER BY word_index) AS context, video_id,
+       video_id,
        coalesce(string_agg(word, ' ' ORDER BY word_index) FILTER (word_index < first), '') AS before,
        string_agg(word, ' ' ORDER BY word_index) FILTER (word_index BETWEEN first AND last) AS said,
        coalesce(string_agg(word, ' ' ORDER BY word_index) FILTER (word_index > last), '') AS after

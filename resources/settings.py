@@ -1,5 +1,6 @@
 """The environment: every setting has a default that works in a clone."""
 
+import getpass
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -119,3 +120,11 @@ class Settings(BaseSettings):
             return cls()
         except ValidationError as error:
             raise AsrError(f"set it to something else: {what_is_wrong(error)}") from error
+
+
+def who() -> str:
+    """Whoever asks, as this machine knows them."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # an account without a name, as in containers
+        return "unknown"

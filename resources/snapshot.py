@@ -145,8 +145,9 @@ def champion(connection: duckdb.DuckDBPyConnection) -> str:
     return champion or ""
 
 
-def by_name(answer: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
+def rows(connection: duckdb.DuckDBPyConnection, sql: str, asked: Any = None) -> list[dict[str, Any]]:
     """All rows of an answer, each by name of column."""
+    answer = connection.execute(sql, asked)
     names = [column[0] for column in answer.description or ()]
     return [dict(zip(names, row, strict=True)) for row in answer.fetchall()]
 

@@ -10,7 +10,7 @@ import pytest
 import requests
 
 from asr_assets.comparing import compare_batch, not_compared
-from explorer.pages import bars
+from explorer.writing import bars
 from resources.comparisons import Pair, publish
 from resources.observations import Video
 from resources.search import Found

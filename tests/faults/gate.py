@@ -11,6 +11,8 @@ from io import BytesIO
 from typing import Any
 from urllib.parse import unquote
 
+import pytest
+
 from tests.conftest import ROOT
 
 DEPLOY = ROOT / "deploy" / "security"
@@ -165,3 +167,17 @@ def nobody_may_more(gate: Gate, *policies: str) -> None:
             for action in [action for action in said["Action"] if not action.startswith(KMS)]:
                 used = [call for call in did if call[0] == action and allows(policy, call)]
                 assert used, f"{policy}.json allows {action}, and nobody ever does it"
+
+
+def set_up(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The AWS environment of whoever makes buckets behind the gate, also set in this process."""
+    aws = {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": "setup",
+        "AWS_SECRET_ACCESS_KEY": "x",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    for name, value in aws.items():
+        monkeypatch.setenv(name, value)
+    return aws

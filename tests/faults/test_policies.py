@@ -9,7 +9,7 @@ import boto3
 import pytest
 
 from tests.conftest import FAST_MODEL, SAMPLES, Platform
-from tests.faults.gate import ADDED, DEPLOY, ROLES, Gate, allows, gated, nobody_may_more, statements
+from tests.faults.gate import ADDED, DEPLOY, ROLES, Gate, allows, gated, nobody_may_more, set_up, statements
 
 
 @pytest.fixture
@@ -70,15 +70,7 @@ def test_each_role_may_do_what_it_does_and_nothing_besides(
 ) -> None:
     """All of the platform's work, by four roles and an operator, each stopped where its policies end."""
     gatekeeper, endpoint = gate
-    aws = {
-        "AWS_ENDPOINT_URL": endpoint,
-        "AWS_ACCESS_KEY_ID": "setup",
-        "AWS_SECRET_ACCESS_KEY": "x",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }
-    for name, value in aws.items():
-        monkeypatch.setenv(name, value)
+    aws = set_up(endpoint, monkeypatch)
     s3, sqs = boto3.client("s3"), boto3.client("sqs")
     for bucket in ("videos-bucket", "words-bucket"):
         s3.create_bucket(Bucket=bucket)

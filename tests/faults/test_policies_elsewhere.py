@@ -12,8 +12,9 @@ import requests
 
 from deploy.local.stand_ins import StandIn, serving
 from tests.conftest import FAST_MODEL, SAMPLES, Platform
-from tests.faults.gate import gated, nobody_may_more
+from tests.faults.gate import gated, nobody_may_more, set_up
 from tests.faults.test_policies import AS_A_ROLE
+from tests.resources.backends.test_sagemaker import in_service
 
 ENDPOINT = "asr-pocketsphinx-fast"
 
@@ -74,15 +75,7 @@ def test_who_works_elsewhere_may_do_what_that_takes_and_nothing_besides(
         "ASR_MODEL": "pocketsphinx_fast",
     }
     with gated() as (gate, url), serving(heard_by) as port:
-        aws = {
-            "AWS_ENDPOINT_URL": url,
-            "AWS_ACCESS_KEY_ID": "setup",
-            "AWS_SECRET_ACCESS_KEY": "x",
-            "AWS_DEFAULT_REGION": "us-east-1",
-            "AWS_EC2_METADATA_DISABLED": "true",
-        }
-        for name, value in aws.items():
-            monkeypatch.setenv(name, value)
+        aws = set_up(url, monkeypatch)
         s3 = boto3.client("s3")
         for bucket in ("videos-bucket", "words-bucket", "answers-bucket"):
             s3.create_bucket(Bucket=bucket)
@@ -127,16 +120,3 @@ def test_who_works_elsewhere_may_do_what_that_takes_and_nothing_besides(
         assert len(stand_in.asked) == 2
         stand_in.end()
     nobody_may_more(gate, "mediaconvert", "sagemaker", "logs", "webserver")
-
-
-def in_service(endpoint: str) -> None:
-    client = boto3.client("sagemaker")
-    client.create_model(ModelName="m", ExecutionRoleArn="arn:aws:iam::123456789012:role/any")
-    variant = {
-        "VariantName": "all",
-        "ModelName": "m",
-        "InstanceType": "ml.m5.large",
-        "InitialInstanceCount": 1,
-    }
-    client.create_endpoint_config(EndpointConfigName="c", ProductionVariants=[variant])
-    client.create_endpoint(EndpointName=endpoint, EndpointConfigName="c")

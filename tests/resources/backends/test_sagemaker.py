@@ -174,9 +174,7 @@ def test_an_endpoint_with_another_definition_is_not_believed(job: Job, sagemaker
     assert [key for key in left_of(job) if key.startswith("platform")] == []
 
 
-def test_doctor_says_whether_the_endpoint_is_in_service(job: Job) -> None:
-    with pytest.raises(ModelError, match=f"endpoint {ENDPOINT} is not in service"):
-        describe(job)
+def in_service(endpoint: str) -> None:
     client = boto3.client("sagemaker")
     client.create_model(ModelName="m", ExecutionRoleArn="arn:aws:iam::123456789012:role/any")
     variant = {
@@ -186,7 +184,13 @@ def test_doctor_says_whether_the_endpoint_is_in_service(job: Job) -> None:
         "InitialInstanceCount": 1,
     }
     client.create_endpoint_config(EndpointConfigName="c", ProductionVariants=[variant])
-    client.create_endpoint(EndpointName=ENDPOINT, EndpointConfigName="c")
+    client.create_endpoint(EndpointName=endpoint, EndpointConfigName="c")
+
+
+def test_doctor_says_whether_the_endpoint_is_in_service(job: Job) -> None:
+    with pytest.raises(ModelError, match=f"endpoint {ENDPOINT} is not in service"):
+        describe(job)
+    in_service(ENDPOINT)
     assert describe(job) == f"SageMaker: endpoint {ENDPOINT} is in service"
 
 
